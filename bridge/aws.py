@@ -1,0 +1,61 @@
+"""The SQS clients, one per purpose, because their time-outs and retries differ on purpose.
+
+Credentials come from the SDK's own chain and endpoints from its own variables (AWS_ENDPOINT_URL_SQS…): nothing is ever
+read from a broker URL. One client serves many threads (boto3 clients are thread-safe, sessions and resources are not).
+boto3 is imported when the first client is made, so that a task module costs nothing to import.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+#: ReceiveMessage answers after at most its wait time; a connection that is silent for longer than this beyond it is
+#: dead, and only a new one brings messages again.
+RECEIVE_GRACE_SECONDS = 5
+
+Purpose = Literal["receive", "settle", "send"]
+
+
+def sqs_client(purpose: Purpose, region: str | None, *, wait_seconds: int = 0, connections: int = 10) -> Any:
+    """Return a new SQS client.
+
+    ``receive``: no retries of the SDK's, because the receivers back off themselves and must know of each failure;
+    it reads for ``wait_seconds`` + 5 s. ``settle``: none either, and short time-outs, because a lease is running out
+    while it waits, and the lanes try again. ``send`` (``.delay()`` in a user's process): the SDK's standard retries,
+    because nothing else would try again. ``connections`` is the number of threads that use it at once.
+    """
+    import boto3
+    from botocore.config import Config
+
+    # Our own code builds every request of the worker, so checking each against the service model only costs time.
+    checked = purpose == "send"
+    attempts = 3 if purpose == "send" else 1
+    config = Config(
+        connect_timeout=3,
+        read_timeout=wait_seconds + RECEIVE_GRACE_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=connections,
+        parameter_validation=checked,
+        tcp_keepalive=True,
+    )
+    return boto3.session.Session(region_name=region).client("sqs", config=config)
+
+
+def is_stale_handle(code: str, message: str = "") -> bool:
+    """Say whether an SQS error means that the receipt handle no longer holds its message.
+
+    ReceiptHandleIsInvalid and MessageNotInflight say so themselves; InvalidParameterValue does when its text names the
+    handle (an expired handle is answered that way too, elastic/beats#30675).
+    """
+    short = code.rsplit(".", 1)[-1]
+    if short in ("ReceiptHandleIsInvalid", "MessageNotInflight"):
+        return True
+    return short == "InvalidParameterValue" and "receipt" in message.lower().replace(" ", "")
+
+
+def error_code(error: BaseException) -> str:
+    """Return SQS's error code, or the error's class name where the answer never came."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code") or type(error).__name__)
+    return type(error).__name__

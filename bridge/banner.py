@@ -1,0 +1,47 @@
+"""What a worker says of itself when it starts: where its messages come from, where they go, and who takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bridge.queues import Queue
+from bridge.routing import Route
+from bridge.settings import WorkerSettings
+
+
+def banner_fields(settings: WorkerSettings, queues: Sequence[Queue], routes: Sequence[Route]) -> dict[str, Any]:
+    """Return the same as ``banner``, as fields of a log event."""
+    return {
+        "queues": [q.url for q in queues],
+        "dead_letter_queues": [q.dlq_url or "not known yet" for q in queues],
+        "region": settings.region,
+        "task_modules": list(settings.task_modules),
+        "routes": [describe(r) for r in routes],
+        "results_url": settings.results_url,
+        "visibility_timeout_seconds": settings.visibility_timeout_seconds,
+        "drain_seconds": settings.drain_seconds,
+    }
+
+
+def banner(settings: WorkerSettings, queues: Sequence[Queue], routes: Sequence[Route]) -> str:
+    """Return the lines a person reads on a terminal."""
+    lines = ["", "Bucket Brigade"]
+    for queue in queues:
+        what = "Celery's own messages" if queue.kind == "task" else "S3 events"
+        lines += [f"  queue    {queue.url}  ({what})", f"  DLQ      {queue.dlq_url or 'not known yet'}"]
+    lines.append(f"  region   {settings.region}")
+    lines.append(f"  modules  {', '.join(settings.task_modules)}")
+    lines += [f"  route    {describe(route)}" for route in routes] or ["  route    none"]
+    lines.append(f"  results  {settings.results_url or 'none (BRIDGE_RESULTS_URL)'}")
+    return "\n".join([*lines, "", ""])
+
+
+def describe(route: Route) -> str:
+    """Return one route in words."""
+    if route.kind == "file":
+        return f"{route.task}  ←  s3://{route.bucket}/{route.key}  {' '.join(route.events)}"
+    if route.everything:
+        return f"{route.task}  ←  every message"
+    where = ", ".join(f"{name}={pattern}" for name, pattern in route.where)
+    return f"{route.task}  ←  messages that are no S3 events{f' with {where}' if where else ''}"

@@ -1,0 +1,71 @@
+"""Deletes: ten finished messages a call, and only what SQS confirmed under a live handle counts.
+
+Entry ids are positions in the call, for one message received twice would make MessageIds collide and spoil the batch.
+A delete with an old receipt handle succeeds without deleting (DeleteMessage, AWS API reference), so a confirmation
+counts only if the handle was the newest and its lease had not lapsed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bridge import metrics
+from bridge.aws import error_code, is_stale_handle
+from bridge.lanes import Again
+from bridge.log import get_logger
+from bridge.settlement import Settlement
+
+log = get_logger(__name__)
+
+#: A delete waits this long for nine others; the lease goes on meanwhile.
+LINGER_SECONDS = 0.1
+#: Calls in flight at once: at a 10 ms round trip four of ten messages each carry 4,000 messages/s.
+THREADS = 4
+
+
+class Deletes:
+    """Makes the delete calls and says which messages are gone (``on_confirmed``) or no longer ours (``on_lapsed``)."""
+
+    def __init__(
+        self, client: Any, on_confirmed: Callable[[Settlement], None], on_lapsed: Callable[[Settlement], None]
+    ) -> None:
+        """``client`` is an SQS client that does not retry by itself."""
+        self._client = client
+        self._on_confirmed = on_confirmed
+        self._on_lapsed = on_lapsed
+
+    def call(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
+        """Delete up to ten messages of one queue; yield those to be tried again."""
+        sent_at = time.monotonic()
+        handles = [s.lease.receipt_handle for s in batch]
+        try:
+            answer = self._client.delete_message_batch(
+                QueueUrl=batch[0].lease.queue.url,
+                Entries=[{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(handles)],
+            )
+        except Exception as error:  # noqa: BLE001 - any failure of the call means: not confirmed, so try again
+            metrics.requests.labels("DeleteMessageBatch", error_code(error)).inc()
+            log.warning("delete_failed", messages=len(batch), error_type=error_code(error), error=str(error))
+            for settlement in batch:
+                yield settlement.again()
+            return
+        metrics.requests.labels("DeleteMessageBatch", "ok").inc()
+        failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
+        confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
+        for n, settlement in enumerate(batch):
+            lease = settlement.lease
+            if handles[n] != lease.receipt_handle:
+                yield Again(settlement, 0.0)  # received again meanwhile: only the new handle deletes
+            elif n in confirmed:
+                live = not lease.lost and sent_at < lease.expires_at
+                (self._on_confirmed if live else self._on_lapsed)(settlement)
+            else:
+                entry = failed.get(n, {"Code": "NotAnswered"})
+                code, message = entry.get("Code", ""), entry.get("Message", "")
+                log.warning("delete_failed", message_id=lease.message_id, error_type=code, error=message)
+                if is_stale_handle(code, message):
+                    self._on_lapsed(settlement)
+                else:
+                    yield settlement.again()

@@ -1,0 +1,179 @@
+"""The drain: what happens from SIGTERM to the end of the process, in its order, each step with its budget.
+
+    start no receive → hand back what has not started → let running tasks finish (BRIDGE_DRAIN_SECONDS), awaiting the
+    long polls under way → stop what is left, then hand it back → flush deletes → leave
+
+It runs in a thread of its own: Celery's main thread is busy joining the pool, and a busy solo worker is its task. The
+signal handler only writes a byte, for it may interrupt any line, its own included. A second signal skips the waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Literal
+
+from bridge import metrics
+from bridge.heartbeat import Heartbeat
+from bridge.leases import Lease, LeaseTable, State
+from bridge.log import get_logger
+from bridge.receivers import Receivers
+from bridge.settle import Settler
+from bridge.verdicts import HandBack
+
+log = get_logger(__name__)
+
+FLUSH_SECONDS = 5.0
+#: What was handed back at the start must be on its way before the first second is over.
+HAND_BACK_SECONDS = 1.0
+#: A killed child is gone at once; a kernel that takes longer is not waited for.
+KILL_SECONDS = 2.0
+#: How long Celery's own shutdown may take once there is nothing left to settle.
+LEAVE_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+
+PoolKind = Literal["prefork", "threads", "solo"]
+
+
+class Drain:
+    """Runs once, when asked."""
+
+    def __init__(
+        self,
+        table: LeaseTable,
+        settler: Settler,
+        receivers: Receivers,
+        heartbeat: Heartbeat,
+        *,
+        pool_kind: PoolKind,
+        pool_pids: Callable[[], Iterable[int]],
+        drain_seconds: float,
+    ) -> None:
+        """``pool_pids`` gives the processes of a prefork pool."""
+        self._table = table
+        self._settler = settler
+        self._receivers = receivers
+        self._heartbeat = heartbeat
+        self._pool_kind = pool_kind
+        self._pool_pids = pool_pids
+        self._drain_seconds = drain_seconds
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._write_fd, False)
+        self._signals = 0
+        self._forced = False
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bridge-drain", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, which waits to be asked."""
+        self._thread.start()
+
+    def on_signal(self, **_: Any) -> None:
+        """Celery's ``worker_shutting_down``, called inside the signal handler: the second one skips the waiting."""
+        self._signals += 1
+        self.request(forced=self._signals > 1)
+
+    def request(self, *, forced: bool = False) -> None:
+        """Ask for the drain; safe in a signal handler and from any thread, any number of times."""
+        with suppress(BlockingIOError):
+            os.write(self._write_fd, b"F" if forced else b"D")
+
+    def wait(self) -> None:
+        """Wait until everything is settled, on Celery's way out."""
+        self.request()
+        self._finished.wait(self._drain_seconds + HAND_BACK_SECONDS + KILL_SECONDS + FLUSH_SECONDS)
+
+    def _run(self) -> None:
+        self._forced = os.read(self._read_fd, 1) == b"F"
+        began = time.monotonic()
+        metrics.draining.set(1)
+        log.info("drain_started", running=self._table.count(State.RUNNING), waiting=self._table.count(State.WAITING))
+        self._receivers.stop()
+        for lease in self._table.close():
+            self._settler.carry_out(lease, HandBack("draining"))
+        self._settler.flush_hand_backs(HAND_BACK_SECONDS)
+        deadline = began + self._drain_seconds
+        self._await_running(deadline)
+        # The tasks are done or out of time; a long poll may still bring messages, which the intake hands back.
+        self._receivers.join(0.0 if self._forced else max(0.0, deadline - time.monotonic()))
+        stopped = self._stop_running() if self._pool_kind == "prefork" else []
+        for lease in stopped:
+            self._settler.carry_out(lease, HandBack("drain-budget"))
+        settled = self._settler.flush(FLUSH_SECONDS)
+        if self._pool_kind != "prefork":
+            # These tasks cannot be stopped: the process must end with the very call that gives them to another worker.
+            stopped = [lease for lease in self._table.in_state(State.RUNNING) if self._table.release(lease)]
+            for lease in stopped:
+                self._settler.carry_out(lease, HandBack("drain-budget"))
+            settled = self._settler.flush(HAND_BACK_SECONDS) and settled
+        self._settler.stop()
+        self._heartbeat.stop()
+        log.info(
+            "drain_finished",
+            duration_seconds=round(time.monotonic() - began, 3),
+            stopped=len(stopped),
+            unsettled=self._settler.pending,
+        )
+        self._finished.set()
+        if not stopped:
+            time.sleep(LEAVE_SECONDS)  # the main thread leaves by itself, and this daemon thread with it
+            log.warning("drain_left_by_force")
+        self._leave()
+
+    def _await_running(self, deadline: float) -> None:
+        while self._table.count(State.RUNNING) and not self._forced:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            readable, _, _ = select.select([self._read_fd], [], [], min(left, _LOOK_SECONDS))
+            if readable and os.read(self._read_fd, 1) == b"F":
+                self._forced = True
+
+    def _stop_running(self) -> list[Lease]:
+        """Kill the children that still run something; return the leases once their processes are gone."""
+        running = [lease for lease in self._table.in_state(State.RUNNING) if self._table.release(lease)]
+        if not running:
+            return []
+        pids = {pid for pid in (_worker_pid(lease) for lease in running) if pid}
+        if any(_worker_pid(lease) is None for lease in running):
+            pids = set(self._pool_pids())  # handed to the pool and not yet accepted: any of them may have it
+        log.warning("drain_stops_tasks", tasks=[lease.task_id for lease in running], pids=sorted(pids))
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + KILL_SECONDS
+        for pid in pids:
+            while not _is_gone(pid) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return running
+
+    def _leave(self) -> None:
+        """End this process and its children now: the main thread may be inside a task, or joining a pool."""
+        for pid in self._pool_pids() if self._pool_kind == "prefork" else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        logging.shutdown()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)
+
+
+def _worker_pid(lease: Lease) -> int | None:
+    request = lease.request() if lease.request is not None else None
+    return getattr(request, "worker_pid", None)
+
+
+def _is_gone(pid: int) -> bool:
+    """Say whether a child of ours has exited, without reaping it: that is billiard's affair."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True

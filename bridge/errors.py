@@ -1,0 +1,49 @@
+"""Every error of the bridge that a user may see, raise or catch.
+
+Nothing of ours is imported here, so that every room may use it.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Base of all errors that the bridge itself raises."""
+
+
+class SettingsError(BridgeError):
+    """A setting is missing, unknown or out of range.
+
+    The text is one line fit for a terminal: it names the setting, the value and the rule.
+    Commands print it and exit with code 2.
+    """
+
+
+class MalformedEvent(BridgeError, ValueError):  # noqa: N818 - the name is part of the public contract
+    """A message body is not an S3 event that we can read; the text says where it goes wrong."""
+
+
+class ObjectGone(BridgeError):  # noqa: N818 - the name is part of the public contract
+    """The object announced by an event no longer exists.
+
+    Never retried: the message is dead-lettered as ``object-gone``, or settled as ignored when the task
+    was declared with ``missing_ok=True``.
+    """
+
+
+class ObjectChanged(BridgeError):  # noqa: N818 - the name is part of the public contract
+    """The object was overwritten since its event was sent.
+
+    The message is settled as ``ignored`` (reason ``superseded``): the new version has an event of its own.
+    """
+
+
+class NoTaskQueue(BridgeError):  # noqa: N818 - says what is missing, as ObjectGone does
+    """``.delay()`` or ``.apply_async()`` was called, and no ``SQS_TASK_QUEUE_URL`` is set to send to."""
+
+
+class TaskExited(BridgeError):  # noqa: N818 - says what happened, as ObjectGone does
+    """The task called ``sys.exit()``; treated as an ordinary, retryable error of that task.
+
+    Left alone, SystemExit ends a solo worker and leaves a message of the threads pool unanswered
+    (celery.concurrency.base.apply_target).
+    """

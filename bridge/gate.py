@@ -1,0 +1,121 @@
+"""The gate before the pool: no more tasks than there are free processes or threads, and none after the drain began.
+
+Celery hands requests to the pool as they are received (the threads pool takes them all at once, and runs them after a
+SIGTERM). Here they wait in our own line, in Celery's own sight (``inspect reserved``), until a place is free: so what
+has not started can be handed back at any moment, and a revoke reaches it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from bridge.leases import Lease, LeaseTable, State
+from bridge.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Gate:
+    """Takes Celery requests in order and hands them to the pool. ``submit`` and ``pump`` belong to the main loop."""
+
+    def __init__(
+        self,
+        table: LeaseTable,
+        *,
+        processes: Callable[[], int],
+        hand_to_pool: Callable[[Any], Any],
+        wake: Callable[[], None],
+        on_lapsed: Callable[[Lease], None],
+        one_at_a_time: bool,
+    ) -> None:
+        """``wake`` makes the main loop call ``pump``, from any thread.
+
+        ``one_at_a_time`` is for the solo pool, where handing a request over runs it: the main loop must breathe
+        between two tasks, or no signal would be seen.
+        """
+        self._table = table
+        self._processes = processes
+        self._hand_to_pool = hand_to_pool
+        self._wake = wake
+        self._on_lapsed = on_lapsed
+        self._one_at_a_time = one_at_a_time
+        self._line: deque[tuple[Lease, Any]] = deque()
+
+    def submit(self, request: Any) -> None:
+        """Let a Celery request wait for its place."""
+        self._line.append((request.lease, request))
+        if self._one_at_a_time:
+            self._wake()
+        else:
+            self.pump()
+
+    def slot_free(self) -> None:
+        """A task has ended; called from any thread."""
+        if self._line:
+            self._wake()
+
+    def pump(self) -> None:
+        """Start what may start."""
+        while self._line and self._table.count(State.RUNNING) < self._processes():
+            lease, request = self._line.popleft()
+            if not self._table.start(lease, time.monotonic()):
+                self._refused(lease)
+                continue
+            self._hand_to_pool(request)
+            if self._one_at_a_time:
+                if self._line:
+                    self._wake()
+                return
+
+    def forget(self) -> None:
+        """Drop the line: Celery's consumer restarted, and its requests are void."""
+        self._line.clear()
+
+    def _refused(self, lease: Lease) -> None:
+        if lease.state is State.WAITING and not self._table.closed:
+            # It lapsed while it waited (an outage): another worker may have it, so it must not start here.
+            self._on_lapsed(lease)
+
+
+class Waker:
+    """Wakes Celery's event loop from any thread, in order, by a byte through a pipe.
+
+    ``hub.call_soon`` would keep no order, and a hub without any readable file (threads and solo pools) sleeps 0.1 s a
+    turn (kombu.asynchronous.hub).
+    """
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        """``callback`` runs on the main loop, once for any number of wakes in between."""
+        self._callback = callback
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._lock = threading.Lock()
+        self._awake = False
+
+    def register(self, hub: Any) -> None:
+        """Listen on the event loop; called again whenever the loop was rebuilt."""
+        hub.add_reader(self._read_fd, self._on_readable)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the loop call back."""
+        with self._lock:
+            if self._awake:
+                return
+            self._awake = True
+        with suppress(BlockingIOError):  # a full pipe is a wake already
+            os.write(self._write_fd, b"w")
+
+    def _on_readable(self) -> None:
+        with self._lock:
+            self._awake = False
+        with suppress(BlockingIOError):
+            os.read(self._read_fd, 4096)
+        self._callback()

@@ -1,0 +1,102 @@
+"""The heartbeat: one daemon thread that renews every held lease, waiting and running alike, ten a call.
+
+It uses a client of its own, so that neither receives nor deletes can keep it waiting. What it renews, and when, is
+decided in ``leases``; what it hands back (messages that nothing answers for) goes to ``settle``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from bridge import metrics
+from bridge.aws import error_code, is_stale_handle
+from bridge.leases import Lease, LeaseTable
+from bridge.log import get_logger
+
+log = get_logger(__name__)
+
+#: How often the table is looked at; a third of the shortest visibility timeout (6 s) is 2 s.
+_TICK_SECONDS = 0.5
+#: How often messages are looked for that nothing answers for any more.
+_SWEEP_SECONDS = 5.0
+_BATCH = 10
+
+
+class Heartbeat:
+    """Renews leases until stopped."""
+
+    def __init__(self, client: Any, table: LeaseTable, on_unanswered: Callable[[Lease], None], *, renew: bool) -> None:
+        """``renew=False`` is ``BRIDGE_HEARTBEAT=off``: leases simply last their visibility timeout."""
+        self._client = client
+        self._table = table
+        self._on_unanswered = on_unanswered
+        self._renew = renew
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bridge-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the call it is in."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        next_sweep = time.monotonic() + _SWEEP_SECONDS
+        while not self._stopped.wait(_TICK_SECONDS):
+            try:
+                if self._renew:
+                    self.beat()
+                if time.monotonic() >= next_sweep:
+                    next_sweep = time.monotonic() + _SWEEP_SECONDS
+                    self.sweep()
+            except Exception:  # the thread must outlive any bug: without it every lease of the worker lapses
+                log.exception("heartbeat_bug")
+
+    def sweep(self) -> None:
+        """Hand back what nothing in this worker answers for."""
+        for lease in self._table.unanswered(time.monotonic()):
+            log.warning("lease_unanswered", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
+            self._on_unanswered(lease)
+
+    def beat(self) -> None:
+        """Renew what is due, a call for each ten of a queue."""
+        by_queue: dict[str, list[Lease]] = defaultdict(list)
+        for lease in self._table.due_beats(time.monotonic()):
+            by_queue[lease.queue.url].append(lease)
+        for url, leases in by_queue.items():
+            for n in range(0, len(leases), _BATCH):
+                self._renew_batch(url, leases[n : n + _BATCH])
+
+    def _renew_batch(self, url: str, leases: list[Lease]) -> None:
+        sent_at = time.monotonic()
+        handles = [lease.receipt_handle for lease in leases]
+        results = ["failed"] * len(leases)
+        try:
+            answer = self._client.change_message_visibility_batch(
+                QueueUrl=url,
+                Entries=[
+                    {"Id": str(n), "ReceiptHandle": handles[n], "VisibilityTimeout": lease.room_seconds(sent_at)}
+                    for n, lease in enumerate(leases)
+                ],
+            )
+            metrics.requests.labels("ChangeMessageVisibilityBatch", "ok").inc()
+            for entry in answer.get("Successful", []):
+                results[int(entry["Id"])] = "ok"
+            for entry in answer.get("Failed", []):
+                if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):
+                    results[int(entry["Id"])] = "stale"
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the leases stay and are tried again
+            metrics.requests.labels("ChangeMessageVisibilityBatch", error_code(error)).inc()
+            log.warning("lease_renewal_failed", leases=len(leases), error_type=error_code(error), error=str(error))
+        finally:
+            for lease, handle, result in zip(leases, handles, results, strict=True):
+                self._table.beat_done(lease, handle, sent_at, result)
+                metrics.renewals.labels(result).inc()
+                if result == "stale":
+                    log.warning("lease_lost", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)

@@ -1,0 +1,173 @@
+"""What happens to a message between its receive and Celery: hold it, find its task, wrap it, or settle it at once.
+
+Runs in the receivers' threads, message by message: an error with one never costs its batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bridge import metrics
+from bridge.envelope import CeleryMessage, Delivery, for_celery, for_event, open_celery_message
+from bridge.errors import MalformedEvent
+from bridge.leases import Lease, LeaseTable
+from bridge.log import get_logger
+from bridge.queues import Queue
+from bridge.retry_policy import cut_delay, eta_waits, kills_pods, request_retries
+from bridge.routing import Rules, ToTask, route
+from bridge.s3_event import ObjectRecord
+from bridge.settle import Settler
+from bridge.verdicts import DeadLetter, HandBack, RetryIn, Verdict
+
+log = get_logger(__name__)
+
+#: After an error of our own with a message: long enough not to spin, and the receive count ends it some day.
+BUG_DELAY_SECONDS = 60
+#: A message whose ETA is nearer than this runs now: SQS counts whole seconds.
+ETA_SLACK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """What the bridge must know of a task before it runs."""
+
+    max_retries: int | None
+    time_limit_seconds: float
+    visibility_timeout_seconds: int
+
+
+class Intake:
+    """Takes in what the receivers bring; what is for Celery waits in ``ready``, in order."""
+
+    def __init__(
+        self,
+        table: LeaseTable,
+        settler: Settler,
+        rules: Rules,
+        limits: Mapping[str, TaskLimits],
+        *,
+        visibility_timeout_seconds: int,
+        spare_receives: int,
+        wake: Callable[[], None],
+    ) -> None:
+        """``limits`` has every registered task; ``wake`` makes the main loop look into ``ready``."""
+        self._table = table
+        self._settler = settler
+        self._rules = rules
+        self._limits = limits
+        self._visibility_timeout_seconds = visibility_timeout_seconds
+        self._spare_receives = spare_receives
+        self._wake = wake
+        self.ready: deque[tuple[Lease, dict[str, Any]]] = deque()
+
+    def take(self, queue: Queue, messages: Sequence[Mapping[str, Any]], received_at: float) -> None:
+        """Take in the messages of one receive; ``received_at`` is the monotonic time of SQS's answer."""
+        for raw in messages:
+            metrics.received.labels(queue.name).inc()
+            lease = Lease(
+                queue=queue,
+                raw=raw,
+                received_at_epoch=time.time(),
+                received_at=received_at,
+                visibility_timeout_seconds=self._visibility_timeout_seconds,
+                receives=int((raw.get("Attributes") or {}).get("ApproximateReceiveCount") or 1),
+            )
+            older = self._table.take_in(lease, received_at)
+            if older is not None:
+                metrics.lapsed.labels(queue.name).inc()
+                log.warning("message_again", message_id=lease.message_id, queue=queue.name, state=older.state.value)
+                continue
+            try:
+                end = self._admit(lease)
+            except Exception:  # a bug of ours or a form nobody has seen: the message must not be lost for it
+                log.exception("intake_bug", message_id=lease.message_id, queue=queue.name)
+                end = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
+            if self._table.closed:
+                self._settler.settle(lease, HandBack("draining"))
+            elif end is not None:
+                self._settler.settle(lease, end)
+        if self.ready:
+            self._wake()
+
+    def _admit(self, lease: Lease) -> Verdict | None:
+        """Put the message into ``ready``, or return what becomes of it without a task."""
+        if lease.queue.kind == "task":
+            return self._admit_celery(lease)
+        target = route(lease.raw["Body"], lease.raw.get("MessageAttributes") or {}, self._rules)
+        if not isinstance(target, ToTask):
+            return target
+        killer = self._apply_limits(lease, target.task, retries_republished=0)
+        if killer:
+            return killer
+        if target.objects:
+            lease.about = _about(target.objects)
+        self.ready.append((lease, for_event(lease.raw, target, self._delivery(lease))))
+        return None
+
+    def _admit_celery(self, lease: Lease) -> Verdict | None:
+        try:
+            message = open_celery_message(lease.raw["Body"])
+        except MalformedEvent as error:
+            return DeadLetter("malformed", type(error).__name__, str(error))
+        lease.task_id = message.id
+        if message.eta is not None:
+            wait = (message.eta - datetime.now(UTC)).total_seconds()
+            lease.waits = eta_waits(_seconds_after_sent(lease, message))
+            if wait > ETA_SLACK_SECONDS:
+                lease.task = message.task
+                return RetryIn(cut_delay(wait, 0.0), wait, reason="eta")
+        # An unknown task goes on to Celery too, which tells whoever waits for its result.
+        if message.task in self._limits:
+            killer = self._apply_limits(lease, message.task, retries_republished=message.retries)
+            if killer:
+                return killer
+        lease.task = message.task
+        self.ready.append((lease, for_celery(message, self._delivery(lease))))
+        return None
+
+    def _apply_limits(self, lease: Lease, task: str, *, retries_republished: int) -> Verdict | None:
+        limits = self._limits[task]
+        lease.task = task
+        if kills_pods(lease.receives, limits.max_retries, self._spare_receives, waits=lease.waits):
+            return DeadLetter(
+                "worker-lost",
+                None,
+                f"received {lease.receives} times without ever ending: each run took its worker down, or outlived it",
+            )
+        lease.retries = request_retries(
+            lease.receives, limits.max_retries, waits=lease.waits, republished=retries_republished
+        )
+        lease.attempts = lease.retries + 1
+        lease.time_limit_seconds = limits.time_limit_seconds
+        if limits.visibility_timeout_seconds != lease.visibility_timeout_seconds:
+            lease.visibility_timeout_seconds = limits.visibility_timeout_seconds
+            lease.next_beat_at = 0.0  # the receive asked for another length: set this one with the next beat
+        return None
+
+    def _delivery(self, lease: Lease) -> Delivery:
+        return Delivery(
+            queue=lease.queue.name,
+            queue_url=lease.queue.url,
+            receipt_handle=lease.tag,
+            receives=lease.receives,
+            retries=lease.retries,
+            received_at=datetime.fromtimestamp(lease.received_at_epoch, UTC),
+        )
+
+
+def _about(objects: Sequence[ObjectRecord]) -> dict[str, Any]:
+    """Return what the log lines of a message say of its objects: the first one, and how many."""
+    about: dict[str, Any] = {"bucket": objects[0].bucket, "key": objects[0].key}
+    return about if len(objects) == 1 else about | {"objects": len(objects)}
+
+
+def _seconds_after_sent(lease: Lease, message: CeleryMessage) -> float:
+    sent = (lease.raw.get("Attributes") or {}).get("SentTimestamp")
+    if message.eta is None or not sent:
+        return 0.0
+    return message.eta.timestamp() - int(sent) / 1000

@@ -1,0 +1,249 @@
+"""The lease table: every message this worker holds, in which state, until when, and who may touch it.
+
+A lease is our hold on a received message: its SQS visibility timeout, renewed while something in this worker answers
+for the message. The table is plain data under one lock, with the time passed in; the thread that renews is in
+``heartbeat``. The lock also decides between starting a message and handing it back, so that it can never be both.
+
+    WAITING --start--> RUNNING --end--> ENDING    --drop--> (gone)      renewed until the delete is confirmed
+       |                  |
+       +-----release------+-----------> RELEASING --drop--> (gone)      not renewed: a beat would undo the delay
+
+What it promises: a message is in exactly one state; nothing is renewed once a visibility change began; the same
+message received again is never a second lease while the first is here.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from bridge.queues import Queue
+from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS
+
+#: A lease is renewed when this share of its visibility timeout has passed, so two renewals may fail.
+BEAT_SHARE = 1 / 3
+#: After a renewal that failed for a passing reason it is tried again this soon (or at a third, if sooner).
+BEAT_RETRY_SECONDS = 1.0
+
+
+class State(Enum):
+    """Where a held message stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDING = "ending"
+    RELEASING = "releasing"
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Lease:
+    """Our hold on one message. Times are those of the table's monotonic clock, in seconds.
+
+    ``tag`` is the receipt handle of the first receive and Kombu's delivery tag; ``receipt_handle`` is the newest one.
+    """
+
+    queue: Queue
+    raw: Mapping[str, Any]
+    received_at_epoch: float
+    received_at: float
+    visibility_timeout_seconds: int
+    receives: int = 1
+    waits: int = 0
+    task: str | None = None
+    task_id: str = ""
+    retries: int = 0
+    attempts: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+    time_limit_seconds: float = 0.0
+    tag: str = ""
+    receipt_handle: str = ""
+    state: State = State.WAITING
+    delivered: bool = False
+    expires_at: float = 0.0
+    next_beat_at: float = 0.0
+    beating: bool = False
+    lost: bool = False
+    request: weakref.ref[Any] | None = None
+    started_at: float | None = None
+
+    def __post_init__(self) -> None:
+        """Take the handle and the first expiry from the receive."""
+        self.tag = self.receipt_handle = self.raw["ReceiptHandle"]
+        self.task_id = self.message_id
+        self.attempts = self.receives
+        self.held_until(self.received_at)
+
+    @property
+    def message_id(self) -> str:
+        """The SQS MessageId."""
+        return str(self.raw["MessageId"])
+
+    def held_until(self, now: float) -> None:
+        """Count the visibility timeout from ``now``, and the next renewal with it."""
+        self.expires_at = now + self.visibility_timeout_seconds
+        self.next_beat_at = now + self.visibility_timeout_seconds * BEAT_SHARE
+
+    def age_seconds(self, now: float) -> float:
+        """Return the seconds since this receive, from which SQS counts its twelve hours."""
+        return now - self.received_at
+
+    def room_seconds(self, now: float) -> int:
+        """Return how long the next renewal may last before SQS's twelve hours end."""
+        rest = MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS - self.age_seconds(now)
+        return int(min(self.visibility_timeout_seconds, rest))
+
+
+class LeaseTable:
+    """All leases of this worker. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        """Start empty and open."""
+        self.changed = threading.Condition()
+        self.closed = False
+        self._by_tag: dict[str, Lease] = {}
+        self._by_id: dict[tuple[str, str], Lease] = {}
+        self._counts: Counter[State] = Counter()
+
+    def take_in(self, lease: Lease, now: float) -> Lease | None:
+        """Hold a message just received; return None, or the lease that already holds this very message.
+
+        The same message again means that its lease had lapsed (an outage): whatever this worker is doing for it goes
+        on, under the new receipt handle, because a delete with the old one succeeds without deleting.
+        """
+        with self.changed:
+            key = (lease.queue.url, lease.message_id)
+            older = self._by_id.get(key)
+            if older is not None:
+                older.receipt_handle = lease.receipt_handle
+                older.received_at = now
+                older.lost = False
+                older.held_until(now)
+                return older
+            self._by_tag[lease.tag] = self._by_id[key] = lease
+            self._counts[lease.state] += 1
+            return None
+
+    def get(self, tag: str) -> Lease | None:
+        """Return the lease for a delivery tag of Kombu's, if it is still held."""
+        return self._by_tag.get(tag)
+
+    def start(self, lease: Lease, now: float) -> bool:
+        """Let the pool have the message; False when it may not run: handed back, draining, or lapsed."""
+        with self.changed:
+            if self.closed or lease.state is not State.WAITING or lease.lost or now >= lease.expires_at:
+                return False
+            lease.started_at = now
+            self._move(lease, State.RUNNING)
+            return True
+
+    def end(self, lease: Lease) -> bool:
+        """The message is to be deleted, at once or after the dead letter: renewed until that is confirmed."""
+        with self.changed:
+            if lease.state not in (State.WAITING, State.RUNNING):
+                return False
+            self._move(lease, State.ENDING)
+            return True
+
+    def release(self, lease: Lease, *, only_waiting: bool = False) -> bool:
+        """A visibility change is to come: stop renewing. ``await_beat`` before making the call."""
+        with self.changed:
+            allowed = (State.WAITING,) if only_waiting else (State.WAITING, State.RUNNING)
+            if lease.state not in allowed:
+                return False
+            self._move(lease, State.RELEASING)
+            return True
+
+    def await_beat(self, leases: Iterable[Lease]) -> None:
+        """Wait until no renewal of these is under way: a late one would overwrite the new visibility."""
+        with self.changed:
+            for lease in leases:
+                self.changed.wait_for(lambda lease=lease: not lease.beating)  # type: ignore[misc]  # bound per loop
+
+    def drop(self, lease: Lease) -> None:
+        """Forget a message whose end SQS has confirmed, or that is no longer ours."""
+        with self.changed:
+            if lease.state is State.GONE:
+                return
+            self._move(lease, State.GONE)
+            self._by_tag.pop(lease.tag, None)
+            self._by_id.pop((lease.queue.url, lease.message_id), None)
+
+    def close(self) -> list[Lease]:
+        """Start nothing from now on; return what has not started, already marked for handing back."""
+        with self.changed:
+            self.closed = True
+            waiting = [lease for lease in self._by_tag.values() if lease.state is State.WAITING]
+            for lease in waiting:
+                self._move(lease, State.RELEASING)
+            self.changed.notify_all()
+            return waiting
+
+    def due_beats(self, now: float) -> list[Lease]:
+        """Return the leases to renew now, marked as being renewed until ``beat_done``."""
+        with self.changed:
+            due = [
+                lease
+                for lease in self._by_tag.values()
+                if lease.state is not State.RELEASING
+                and not lease.beating
+                and not lease.lost
+                and lease.next_beat_at <= now
+                and lease.room_seconds(now) > 0
+            ]
+            for lease in due:
+                lease.beating = True
+            return due
+
+    def beat_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> None:
+        """Note a renewal's result: ``ok``, ``stale`` (the handle is no longer good) or ``failed`` (try again soon)."""
+        with self.changed:
+            lease.beating = False
+            if handle == lease.receipt_handle:  # else: received again meanwhile, the answer is about the old handle
+                if result == "ok":
+                    lease.held_until(sent_at)
+                elif result == "stale":
+                    lease.lost = True
+                else:
+                    soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
+                    lease.next_beat_at = sent_at + soon
+            self.changed.notify_all()
+
+    def unanswered(self, now: float) -> list[Lease]:
+        """Return waiting leases that may not stay, marked for handing back.
+
+        Those are messages whose Celery request is gone (a strategy error, a consumer restart), and those so old that
+        a run to their time limit would pass the twelve hours SQS lets anyone hold them.
+        """
+        with self.changed:
+            gone = [lease for lease in self._by_tag.values() if lease.state is State.WAITING and _orphan(lease, now)]
+            for lease in gone:
+                self._move(lease, State.RELEASING)
+            return gone
+
+    def in_state(self, *states: State) -> list[Lease]:
+        """Return the leases in these states."""
+        with self.changed:
+            return [lease for lease in self._by_tag.values() if lease.state in states]
+
+    def count(self, *states: State) -> int:
+        """Return how many leases are in these states; cheap enough for every message."""
+        return sum(self._counts[state] for state in states)
+
+    def _move(self, lease: Lease, state: State) -> None:
+        self._counts[lease.state] -= 1
+        if state is not State.GONE:
+            self._counts[state] += 1
+        lease.state = state
+        self.changed.notify_all()
+
+
+def _orphan(lease: Lease, now: float) -> bool:
+    if lease.age_seconds(now) + lease.time_limit_seconds > MAX_HOLD_SECONDS:
+        return True
+    return lease.delivered and (lease.request is None or lease.request() is None)

@@ -1,0 +1,258 @@
+"""The parts of a running worker, and how they are started and joined to Celery: one consumer bootstep.
+
+Everything here lives in the parent process. The pool is forked before any client or thread of ours exists.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import bootsteps, signals
+
+from bridge import metrics
+from bridge.aws import error_code, sqs_client
+from bridge.drain import Drain, PoolKind
+from bridge.errors import SettingsError
+from bridge.gate import Gate, Waker
+from bridge.heartbeat import Heartbeat
+from bridge.intake import BUG_DELAY_SECONDS, Intake, TaskLimits
+from bridge.leases import Lease, LeaseTable, State
+from bridge.log import get_logger
+from bridge.queues import Queue, look_up
+from bridge.receivers import MAX_IN_FLIGHT, Receivers
+from bridge.routing import Rules
+from bridge.settings import WorkerSettings
+from bridge.settle import Settler
+from bridge.transport import Channel
+from bridge.verdicts import HandBack, RetryIn
+
+log = get_logger(__name__)
+
+_POOL_KINDS: dict[str, PoolKind] = {
+    "celery.concurrency.prefork": "prefork",
+    "celery.concurrency.thread": "threads",
+    "celery.concurrency.solo": "solo",
+}
+#: Celery reads a prefetch multiplier of 0 as "no limit"; a window needs one, or a flood would be held by one worker.
+UNLIMITED_MULTIPLIER = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the start-up found out, for the parts to be built from."""
+
+    settings: WorkerSettings
+    queues: tuple[Queue, ...]
+    rules: Rules
+    limits: Mapping[str, TaskLimits]
+
+
+_plan: Plan | None = None
+
+
+def use_plan(plan: Plan) -> None:
+    """Hand over from ``bridge.startup``; Celery makes the bootstep itself and can pass it nothing."""
+    global _plan  # noqa: PLW0603 - a process has one worker
+    _plan = plan
+
+
+def pool_kind(pool: Any) -> PoolKind:
+    """Return which pool it is; raises SettingsError for one that the bridge does not know how to drain."""
+    module = type(pool).__module__ if not isinstance(pool, type) else pool.__module__
+    kind = _POOL_KINDS.get(module)
+    if kind is None:
+        raise SettingsError(f"pool {module} is not supported: use -P prefork, threads or solo")
+    return kind
+
+
+class Bridge:
+    """The running worker's parts, wired together."""
+
+    def __init__(self, plan: Plan, consumer: Any) -> None:
+        """Build what needs no client; ``start`` does the rest."""
+        self.plan = plan
+        self.leases = LeaseTable()
+        self._queues = {queue.name: queue for queue in plan.queues}
+        self._consumer = consumer
+        self._pool_kind = pool_kind(consumer.pool)
+        self._channel: Channel | None = None
+        self._consuming: set[str] = set()
+        self._started = False
+        self.waker = Waker(self._on_wake)
+        self.gate = Gate(
+            self.leases,
+            processes=self._processes,
+            hand_to_pool=consumer.on_task_request,
+            wake=self.waker.wake,
+            on_lapsed=self._on_lapsed,
+            one_at_a_time=self._pool_kind == "solo",
+        )
+        self.settler: Settler
+        self.drain: Drain
+
+    def start(self) -> None:
+        """Make the clients and start the threads, once a process."""
+        if self._started:
+            return
+        self._started = True
+        settings = self.plan.settings
+        self._settle_client = sqs_client("settle", settings.region)
+        self.settler = Settler(
+            self._settle_client, self.leases, worker=settings.pod_name, on_slot_free=self.gate.slot_free
+        )
+        self._intake = Intake(
+            self.leases,
+            self.settler,
+            self.plan.rules,
+            self.plan.limits,
+            visibility_timeout_seconds=settings.visibility_timeout_seconds,
+            spare_receives=settings.spare_receives,
+            wake=self.waker.wake,
+        )
+        self._receivers = Receivers(
+            sqs_client(
+                "receive",
+                settings.region,
+                wait_seconds=settings.wait_time_seconds,
+                connections=MAX_IN_FLIGHT * len(self._queues),
+            ),
+            self.leases,
+            self._intake.take,
+            window=self._window,
+            processes=self._processes,
+            visibility_timeout_seconds=settings.visibility_timeout_seconds,
+            wait_time_seconds=settings.wait_time_seconds,
+            max_messages_per_poll=settings.max_messages_per_poll,
+            poll_interval_seconds=settings.poll_interval_seconds,
+            paced=settings.poll_mode == "paced",
+        )
+        self._heartbeat = Heartbeat(
+            sqs_client("settle", settings.region, connections=1),
+            self.leases,
+            lambda lease: self.settler.carry_out(lease, HandBack("unanswered")),
+            renew=settings.heartbeat,
+        )
+        self.drain = Drain(
+            self.leases,
+            self.settler,
+            self._receivers,
+            self._heartbeat,
+            pool_kind=self._pool_kind,
+            pool_pids=lambda: self._consumer.pool.info["processes"],
+            drain_seconds=settings.drain_seconds,
+        )
+        metrics.leases.set_function(lambda: self.leases.count(State.WAITING, State.RUNNING))
+        signals.worker_shutting_down.connect(self.drain.on_signal, weak=False, dispatch_uid="bridge.drain")
+        signals.worker_shutdown.connect(lambda **_: self.drain.wait(), weak=False, dispatch_uid="bridge.drain")
+        self.settler.start()
+        self._heartbeat.start()
+        self.drain.start()
+        if self._pool_kind != "prefork":
+            log.warning(
+                "time_limits_not_enforced", error=f"Celery enforces time limits in prefork, not {self._pool_kind}"
+            )
+
+    def attach(self, channel: Channel) -> None:
+        """Serve this channel; a new one after a restart of Celery's consumer."""
+        self._channel = channel
+        channel.bridge = self
+
+    def consume(self, name: str, channel: Channel) -> None:
+        """Receive from a queue, once its dead-letter queue is known."""
+        if name in self._consuming:
+            return
+        self._consuming.add(name)
+        queue = self._queues[name]
+        if queue.dlq_url:
+            self._receivers.start(queue)
+        else:
+            threading.Thread(target=self._look_up_first, args=(queue,), name="bridge-look-up", daemon=True).start()
+
+    def request_forced_drain(self) -> None:
+        """Go to the last steps of the drain."""
+        self.drain.request(forced=True)
+
+    def _look_up_first(self, queue: Queue) -> None:
+        """SQS could not be reached when the worker started: wait for it, as long as it takes."""
+        while not self.leases.closed:
+            try:
+                found = look_up(self._settle_client, queue, self.plan.settings.sqs_dlq_url)
+            except SettingsError as error:
+                log.critical("worker_refused", error=str(error))
+                _end_worker(2)
+                return
+            except Exception as error:  # noqa: BLE001 - network errors, throttling, 5xx: what may pass
+                log.warning("sqs_unreachable", queue=queue.name, error_type=error_code(error), error=str(error))
+                time.sleep(random.uniform(1.0, 3.0))  # noqa: S311 - spreads retries, is no secret
+                continue
+            self._receivers.start(found)
+            return
+
+    def _on_wake(self) -> None:
+        """On the main loop: give Celery what was received, then start what may start."""
+        while self._intake.ready:
+            lease, payload = self._intake.ready.popleft()
+            if lease.state is State.WAITING:
+                self._deliver(lease, payload)
+        self.gate.pump()
+
+    def _deliver(self, lease: Lease, payload: dict[str, Any]) -> None:
+        assert self._channel is not None  # noqa: S101 - receivers start only when a channel consumes
+        try:
+            self._channel.deliver(lease.queue.name, payload)
+        except Exception:  # whatever Celery's strategy trips over: the message must outlive it
+            log.exception("deliver_bug", message_id=lease.message_id, task=lease.task)
+            self.settler.settle(lease, RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error"))
+        finally:
+            lease.delivered = True
+
+    def _on_lapsed(self, lease: Lease) -> None:
+        self.leases.drop(lease)
+        metrics.lapsed.labels(lease.queue.name).inc()
+        log.warning("message_lapsed", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
+
+    def _processes(self) -> int:
+        return int(self._consumer.pool.num_processes)
+
+    def _window(self) -> int:
+        return self._processes() * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
+
+
+class BridgeStep(bootsteps.StartStopStep):
+    """Puts the bridge between Celery's consumer and its pool."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        """Stand in for ``on_task_request`` before any strategy keeps a reference to it."""
+        super().__init__(consumer, **options)
+        assert _plan is not None, "bridge.startup runs before the consumer"  # noqa: S101 - Celery's own order
+        self.bridge = Bridge(_plan, consumer)
+        consumer.on_task_request = self.bridge.gate.submit
+
+    def start(self, consumer: Any) -> None:
+        """Start the parts; the receivers start when Celery consumes."""
+        self.bridge.start()
+        self.bridge.attach(consumer.task_consumer.channel)
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Let our threads wake the main loop."""
+        self.bridge.waker.register(hub)
+
+    def stop(self, consumer: Any) -> None:
+        """Begin the drain, unless the consumer only restarts: then its requests are void, and ours go on."""
+        if consumer.blueprint.state == bootsteps.RUN:
+            self.bridge.gate.forget()
+        else:
+            self.bridge.drain.request()
+
+
+def _end_worker(exit_code: int) -> None:
+    from celery.worker import state
+
+    state.should_stop = exit_code

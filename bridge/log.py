@@ -1,0 +1,73 @@
+"""Logs are events with fields: ``log.info("message_settled", message_id=…, outcome=…)``.
+
+They go through the standard library's loggers, so Celery's handlers, ``-f`` and a user's own ``logging`` set-up keep
+working; only the last step, turning a record into a line, is ours (``line_formatter``), and it does the same for every
+record of the process, the user's included: one JSON object a line in a container, a readable line on a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return a logger whose methods take an event name and fields; fields become ``extra`` of a standard record."""
+    return cast(
+        "FilteringBoundLogger",
+        structlog.wrap_logger(
+            logging.getLogger(name),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+            cache_logger_on_first_use=True,
+        ),
+    )
+
+
+def default_format() -> Literal["text", "json"]:
+    """Return ``text`` on a terminal, else ``json``."""
+    return "text" if sys.stderr.isatty() else "json"
+
+
+def line_formatter(log_format: Literal["text", "json"], **fields: str) -> logging.Formatter:
+    """Return the formatter that writes one line a record, with ``fields`` on each."""
+
+    def add_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {**event, **fields}
+
+    renderer: Any = (
+        structlog.processors.JSONRenderer(default=str)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    before: list[Any] = [
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        drop_celery_duplicate,
+    ]
+    after: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if log_format == "json":
+        before.append(add_fields)
+        # An exception as one field of the object; the text renderer prints it below the line by itself.
+        after.append(structlog.processors.format_exc_info)
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[*after, renderer])
+
+
+def drop_celery_duplicate(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Remove what Celery passes twice: its context is in the message already, and holds arguments at full length."""
+    event.pop("data", None)
+    return event
+
+
+def use_format(logger: logging.Logger, log_format: Literal["text", "json"], **fields: str) -> None:
+    """Give every handler of ``logger`` our line format."""
+    for handler in logger.handlers:
+        handler.setFormatter(line_formatter(log_format, **fields))

@@ -1,0 +1,25 @@
+"""Every counter and gauge of the worker, named once. Only the parent process counts; children only run tasks.
+
+No label ever takes a key, a message id or an error text: their number has no bound.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+received = Counter("bridge_messages_received_total", "Messages received from SQS.", ["queue"])
+settled = Counter("bridge_messages_settled_total", "Messages whose end SQS confirmed.", ["queue", "outcome", "reason"])
+lapsed = Counter("bridge_messages_lapsed_total", "Messages whose lease ended before we could settle them.", ["queue"])
+task_runs = Counter("bridge_task_runs_total", "Runs of tasks, by how they ended.", ["task", "outcome"])
+task_seconds = Histogram("bridge_task_seconds", "Seconds a task ran.", ["task"])
+message_age = Histogram(
+    "bridge_message_age_seconds",
+    "Seconds from sent to started, first receives only (a retry would measure its own delay).",
+    ["queue"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400),
+)
+leases = Gauge("bridge_leases", "Messages held now.")
+renewals = Counter("bridge_lease_renewals_total", "Renewals of leases.", ["result"])
+requests = Counter("bridge_sqs_requests_total", "Calls to SQS.", ["action", "result"])
+last_poll = Gauge("bridge_last_poll_timestamp_seconds", "When a receive last succeeded.", ["queue"])
+draining = Gauge("bridge_draining", "1 from SIGTERM on.")

@@ -1,0 +1,125 @@
+"""The queues of a worker: their names, their dead-letter queues, and what SQS says of them at start.
+
+A queue that does not exist, has no dead-letter queue or denies us access is a mistake that no waiting mends: the
+worker refuses to start. An SQS that cannot be reached is not: the worker waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from bridge.aws import error_code
+from bridge.errors import SettingsError
+
+#: What SQS answers, in its JSON and its query protocol, for mistakes that waiting does not mend.
+_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.AccessDenied"})
+
+#: What SQS allows a message, attributes included, where the queue says nothing else.
+MAX_MESSAGE_BYTES = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue the worker reads; ``kind`` says whether it holds S3 events or Celery's own messages."""
+
+    name: str
+    url: str
+    kind: Literal["event", "task"]
+    dlq_url: str = ""
+    dlq_max_bytes: int = MAX_MESSAGE_BYTES
+    max_receives: int | None = None
+
+
+def named_queues(event_urls: Sequence[str], task_url: str | None) -> tuple[Queue, ...]:
+    """Return the queues by their SQS names; two of the same name (other accounts) are told apart by their account."""
+    urls = [*event_urls, *([task_url] if task_url else [])]
+    names = [queue_name(url) for url in urls]
+    return tuple(
+        Queue(
+            name=name if names.count(name) == 1 else f"{_account(url)}-{name}",
+            url=url,
+            kind="task" if url == task_url else "event",
+        )
+        for url, name in zip(urls, names, strict=True)
+    )
+
+
+def queue_name(url: str) -> str:
+    """Return the last part of a queue URL, which is the queue's name."""
+    return urlsplit(url).path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def look_up(client: Any, queue: Queue, dlq_url: str | None) -> Queue:
+    """Return the queue with its dead-letter queue, as SQS describes it (GetQueueAttributes, GetQueueUrl).
+
+    Raises SettingsError for what a person has to mend, and the SDK's own error for what may pass.
+    """
+    attributes = _attributes(client, queue.url, "SQS_TASK_QUEUE_URL" if queue.kind == "task" else "SQS_QUEUE_URL")
+    redrive = _redrive_policy(attributes)
+    if dlq_url is None:
+        dlq_url = _dlq_from(client, queue, redrive)
+    if dlq_url == queue.url:
+        raise SettingsError(f"{queue.url} is its own dead-letter queue: a dead letter would be received again at once")
+    dlq = _attributes(client, dlq_url, f"the dead-letter queue of {queue.name}")
+    count = redrive.get("maxReceiveCount")
+    return Queue(
+        name=queue.name,
+        url=queue.url,
+        kind=queue.kind,
+        dlq_url=dlq_url,
+        dlq_max_bytes=int(dlq.get("MaximumMessageSize") or MAX_MESSAGE_BYTES),
+        max_receives=int(count) if count is not None else None,
+    )
+
+
+def _attributes(client: Any, url: str, called: str) -> dict[str, str]:
+    try:
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    except Exception as error:
+        code = error_code(error)
+        if code in _NO_SUCH_QUEUE:
+            raise SettingsError(f"{called}: there is no queue {url}") from error
+        if code in _DENIED:
+            raise SettingsError(f"{called}: access to {url} is denied (sqs:GetQueueAttributes)") from error
+        raise
+    attributes: dict[str, str] = answer.get("Attributes", {})
+    if attributes.get("FifoQueue") == "true":
+        raise SettingsError(f"{called}: {url} is a FIFO queue, which S3 cannot notify and the bridge does not read")
+    return attributes
+
+
+def _redrive_policy(attributes: dict[str, str]) -> dict[str, Any]:
+    policy = json.loads(attributes.get("RedrivePolicy") or "{}")
+    return policy if isinstance(policy, dict) else {}
+
+
+def _dlq_from(client: Any, queue: Queue, redrive: dict[str, Any]) -> str:
+    arn = str(redrive.get("deadLetterTargetArn") or "")
+    if not arn:
+        raise SettingsError(
+            f"{queue.url} has no dead-letter queue: give it a RedrivePolicy, or set SQS_DLQ_URL "
+            "(a message that cannot be processed would otherwise have nowhere to go)"
+        )
+    account, name = arn.split(":")[-2:]
+    try:
+        return str(client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"])
+    except Exception as error:
+        code = error_code(error)
+        if code in _NO_SUCH_QUEUE:
+            raise SettingsError(f"{queue.url}: its dead-letter queue {arn} does not exist") from error
+        if code in _DENIED:
+            raise SettingsError(
+                f"{queue.url}: the URL of its dead-letter queue may not be asked for (sqs:GetQueueUrl on {arn}): "
+                "allow it, or set SQS_DLQ_URL"
+            ) from error
+        raise
+
+
+def _account(url: str) -> str:
+    parts = urlsplit(url).path.strip("/").split("/")
+    return parts[-2] if len(parts) > 1 else "0"

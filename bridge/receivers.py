@@ -1,0 +1,214 @@
+"""Receivers: long polls on threads of their own, as many as the window has room for.
+
+Every queue keeps one long poll going while the window has room, whatever the other queues do; while a queue has work,
+up to ``MAX_IN_FLIGHT`` receives are in flight. With work about, a receive starts when ten slots (the whole window, if
+smaller) are free, or when a process would otherwise run dry, so that ten messages cost one call. Any error is met with
+backoff; none ends a receiver.
+
+A receive is never cut off: SQS may have handed out messages that the answer on its way would tell us of.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bridge import metrics
+from bridge.aws import error_code
+from bridge.leases import LeaseTable, State
+from bridge.log import get_logger
+from bridge.queues import Queue
+
+log = get_logger(__name__)
+
+#: Receives in flight for one queue under load.
+MAX_IN_FLIGHT = 4
+#: SQS gives at most ten messages a receive.
+BATCH = 10
+#: A further receive waits this long for messages: when a queue runs dry, its extra receives end soon.
+EXTRA_WAIT_SECONDS = 1
+FIRST_PAUSE_SECONDS = 0.2
+#: With the time-outs of the client, this keeps "resumes within 5 s of AWS coming back".
+LONGEST_PAUSE_SECONDS = 3.0
+#: More finished messages than this (or the window, if larger) awaiting their confirmation stop the receiving.
+UNCONFIRMED_LIMIT = 100
+
+#: A receiver calls this with the queue, the messages of one receive, and the monotonic time of the answer.
+Deliver = Callable[[Queue, Sequence[Mapping[str, Any]], float], None]
+
+
+def receive_size(
+    *, window: int, held: int, asked: int, unconfirmed: int, idle: bool, busy_processes_left: int, limit: int = BATCH
+) -> int:
+    """Return how many messages to ask for now; 0 means: start no receive. Pure.
+
+    ``held`` are messages waiting or running, ``asked`` those that other receives under way may bring, ``unconfirmed``
+    those that finished and await SQS's confirmation. ``idle`` says that the queue's last receive brought nothing.
+    ``busy_processes_left`` is how many processes have no message to go to next.
+    """
+    if unconfirmed > max(UNCONFIRMED_LIMIT, window):
+        return 0
+    ask = min(limit, window - held - asked)
+    if ask <= 0:
+        return 0
+    if idle or ask == min(limit, window) or busy_processes_left > asked:
+        return ask
+    return 0
+
+
+class Receivers:
+    """All receivers of a worker."""
+
+    def __init__(
+        self,
+        client: Any,
+        table: LeaseTable,
+        deliver: Deliver,
+        *,
+        window: Callable[[], int],
+        processes: Callable[[], int],
+        visibility_timeout_seconds: int,
+        wait_time_seconds: int,
+        max_messages_per_poll: int = BATCH,
+        poll_interval_seconds: float = 0.0,
+        paced: bool = False,
+    ) -> None:
+        """``window`` and ``processes`` are asked at each receive, because a pool may grow and shrink."""
+        self._client = client
+        self._table = table
+        self._deliver = deliver
+        self._window = window
+        self._processes = processes
+        self._visibility_timeout_seconds = visibility_timeout_seconds
+        self._wait_time_seconds = wait_time_seconds
+        self._limit = max_messages_per_poll
+        self._poll_interval_seconds = poll_interval_seconds
+        self._paced = paced
+        self._stopped = threading.Event()
+        self._polls: dict[str, _QueuePolls] = {}
+        self._threads: list[threading.Thread] = []
+
+    def start(self, queue: Queue) -> None:
+        """Receive from this queue until stopped."""
+        polls = self._polls[queue.name] = _QueuePolls(queue)
+        self._start_thread(polls, extra=False)
+
+    def stop(self) -> None:
+        """Start no further receive; those under way go on, and what they bring is delivered as ever."""
+        self._stopped.set()
+        with self._table.changed:
+            self._table.changed.notify_all()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the receives under way; False when time ran out."""
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _start_thread(self, polls: _QueuePolls, *, extra: bool) -> None:
+        name = f"bridge-receive-{polls.queue.name}-{polls.threads}"
+        polls.threads += 1
+        thread = threading.Thread(target=self._run, args=(polls, extra), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, polls: _QueuePolls, extra: bool) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            size = self._await_room(polls, extra)
+            if not size:
+                continue
+            try:
+                messages = self._receive(polls, size, extra=extra, probing=failures > 0)
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever SQS or the network does, the receiver goes on
+                failures += 1
+                polls.idle = True  # one receiver probes; the others wait for it
+                metrics.requests.labels("ReceiveMessage", error_code(error)).inc()
+                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 10))
+                pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, is no secret
+                log.warning(
+                    "receive_failed",
+                    queue=polls.queue.name,
+                    error_type=error_code(error),
+                    error=str(error),
+                    delay_seconds=round(pause, 2),
+                )
+                self._stopped.wait(pause)
+                continue
+            if self._poll_interval_seconds and (self._paced or not messages):
+                self._stopped.wait(self._poll_interval_seconds)
+
+    def _await_room(self, polls: _QueuePolls, extra: bool) -> int:
+        """Wait until a receive may start; return its size, already counted as asked, or 0 when stopped."""
+        with self._table.changed:
+            while not self._stopped.is_set():
+                size = 0 if extra and polls.idle else self._size(polls)
+                if size:
+                    polls.asked += size
+                    return size
+                # The time-out is a net for a pool that grew; every change of the table wakes us.
+                self._table.changed.wait(1.0)
+        return 0
+
+    def _size(self, polls: _QueuePolls) -> int:
+        waiting, running = self._table.count(State.WAITING), self._table.count(State.RUNNING)
+        others = sum(p.extra_asked for p in self._polls.values() if p is not polls)
+        return receive_size(
+            window=self._window(),
+            held=waiting + running,
+            asked=polls.asked + others,
+            unconfirmed=self._table.count(State.ENDING, State.RELEASING),
+            idle=polls.idle,
+            busy_processes_left=self._processes() - waiting - running,
+            limit=self._limit,
+        )
+
+    def _receive(self, polls: _QueuePolls, size: int, *, extra: bool, probing: bool) -> Sequence[Mapping[str, Any]]:
+        if extra:
+            polls.extra_asked += size
+        # After a failure a short wait: a long poll on a connection that hangs would be noticed late.
+        wait = min(EXTRA_WAIT_SECONDS, self._wait_time_seconds) if extra or probing else self._wait_time_seconds
+        try:
+            answer = self._client.receive_message(
+                QueueUrl=polls.queue.url,
+                MaxNumberOfMessages=size,
+                WaitTimeSeconds=wait,
+                VisibilityTimeout=self._visibility_timeout_seconds,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+            received_at = time.monotonic()
+            metrics.requests.labels("ReceiveMessage", "ok").inc()
+            metrics.last_poll.labels(polls.queue.name).set_to_current_time()
+            messages: Sequence[Mapping[str, Any]] = answer.get("Messages") or []
+            if messages:
+                self._deliver(polls.queue, messages, received_at)
+            (log.info if messages else log.debug)("poll", queue=polls.queue.name, received=len(messages))
+            if messages or not extra:
+                polls.idle = not messages
+        finally:
+            # Only now: what was delivered is held, so the window never counts a message twice or not at all.
+            with self._table.changed:
+                polls.asked -= size
+                if extra:
+                    polls.extra_asked -= size
+                self._table.changed.notify_all()
+        if messages and not extra and polls.threads < MAX_IN_FLIGHT:
+            self._start_thread(polls, extra=True)
+        return messages
+
+
+class _QueuePolls:
+    """What the receivers of one queue share; changed under the table's lock."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.idle = True
+        self.asked = 0
+        self.extra_asked = 0
+        self.threads = 0

@@ -1,0 +1,226 @@
+"""The Request subclass: how a run ended → what becomes of its message.
+
+Celery calls ``acknowledge`` and ``reject`` with meanings that do not fit SQS (the ``requeue`` flag differs between a
+lost child and a time limit and means nothing; a late acknowledgement of a failure deletes the message). Here both only
+carry out the verdict that was reached when the run ended; Celery's own bookkeeping (results, signals, events) stays
+Celery's, except that a task which will run again stores no FAILURE.
+
+Celery overrides ``execute_using_pool`` and ``on_success`` in a subclass of its own (create_request_cls), so neither is
+touched here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import weakref
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import signals
+from celery.exceptions import InvalidTaskError, TimeLimitExceeded
+from celery.worker.request import Request as CeleryRequest
+from celery.worker.request import task_ready
+from kombu.utils.encoding import safe_repr, safe_str
+
+from bridge import metrics
+from bridge.failure import failure_of, text_of, unwrapped
+from bridge.leases import Lease, State
+from bridge.log import get_logger
+from bridge.retry_policy import Attempt, Failure, decide
+from bridge.verdicts import DeadLetter, Delete, RetryIn, Verdict
+
+log = get_logger(__name__)
+
+
+class Request(CeleryRequest):
+    """One message handed to Celery, and the lease that holds it."""
+
+    lease: Lease
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        """Find the lease by Kombu's delivery tag; raises InvalidTaskError when it is gone."""
+        super().__init__(message, **options)
+        self.acknowledged = False
+        lease = message.channel.bridge.leases.get(message.delivery_tag)
+        if lease is None:
+            raise InvalidTaskError("the message is no longer held")
+        self.lease = lease
+        self._settle = message.channel.bridge.settler.settle
+        self._request_drain = message.channel.bridge.request_forced_drain
+        self._verdict: Verdict | None = None
+        lease.request = weakref.ref(self)
+
+    def acknowledge(self) -> None:
+        """The run is over; without another verdict that means success."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            if self._verdict is None:
+                self._log_success()
+            self._settle(self.lease, self._verdict or Delete())
+
+    def reject(self, requeue: bool = False) -> None:
+        """The run is over and failed; ``requeue`` carries no meaning."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._settle(self.lease, self._verdict or DeadLetter("rejected", None, "Celery rejected the message"))
+
+    def revoked(self) -> bool:
+        """Say whether the task was revoked or has expired; then its message is settled as ignored."""
+        self._verdict = Delete("ignored", "revoked")
+        try:
+            is_revoked = bool(super().revoked())
+        finally:
+            self._verdict = None
+        return is_revoked
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Celery's cold shutdown wants the task stopped: the drain does that, in its own order."""
+        self._request_drain()
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Note that the run began."""
+        super().on_accepted(pid, time_accepted)
+        log.info("task_started", **self._fields(), pid=pid)
+        if self.lease.receives == 1:
+            sent = (self.lease.raw.get("Attributes") or {}).get("SentTimestamp")
+            if sent:
+                metrics.message_age.labels(self.lease.queue.name).observe(max(0.0, time.time() - int(sent) / 1000))
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A time limit passed: the soft one is the task's affair, the hard one ended its process."""
+        if soft or not self._is_mine_to_end():
+            super().on_timeout(soft, timeout)
+            return
+        error = TimeLimitExceeded(timeout)
+        failure = Failure("time-limit", retryable=True, error_type=type(error).__name__, error=text_of(error))
+        self._verdict = self._decide(failure)
+        if isinstance(self._verdict, RetryIn):
+            self._retry_without_result(text_of(error), None)
+        else:
+            self._log_failure(failure)
+            super().on_timeout(soft, timeout)
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """The run failed, in whatever way; decide, then let Celery do its bookkeeping."""
+        if not self._is_mine_to_end():
+            task_ready(self)
+            return
+        failure = failure_of(exc_info, self.task, revoked=self._told_to_end())
+        if failure is None:
+            self._verdict = Delete()
+        elif failure.kind == "worker-lost" and self._success_was_stored():
+            pass  # the child died after its work was done and stored: Celery acknowledges
+        else:
+            self._verdict = self._decide(failure)
+            if isinstance(self._verdict, RetryIn) and failure.kind != "retry-requested":
+                self._retry_without_result(safe_repr(unwrapped(exc_info.exception)), exc_info.traceback)
+                return
+            self._log_failure(failure)
+        if isinstance(unwrapped(exc_info.exception), MemoryError):
+            # Celery would raise it again in this process, which is not the one that ran out of memory.
+            task_ready(self)
+            self.reject()
+            return
+        super().on_failure(exc_info, send_failed_event, return_ok)
+        if failure is not None and failure.kind == "worker-lost" and isinstance(self._verdict, DeadLetter):
+            self._announce_loss(exc_info)
+
+    def _is_mine_to_end(self) -> bool:
+        """Say whether the message's end is still open: the drain may have stopped the task and handed it back."""
+        return self.lease.state in (State.RUNNING, State.WAITING) and not self.acknowledged
+
+    def _told_to_end(self) -> bool:
+        return self._already_revoked or self.id in _revoked_ids()
+
+    def _decide(self, failure: Failure) -> Verdict:
+        lease, task = self.lease, self.task
+        attempt = Attempt(
+            retries=int(self.request_dict.get("retries") or 0),
+            max_retries=task.max_retries,
+            age_seconds=lease.age_seconds(time.monotonic()),
+            backoff_seconds=task.backoff_seconds,
+            backoff_max_seconds=task.backoff_max_seconds,
+        )
+        jitter = random.random() if task.retry_jitter else 1.0  # noqa: S311 - spreads retries, is no secret
+        verdict = decide(failure, attempt, jitter=jitter)
+        if isinstance(verdict, RetryIn):
+            self._log_retry(verdict, attempt)
+        return verdict
+
+    def _retry_without_result(self, exception: str, traceback: Any) -> None:
+        """Retry what the child could not announce itself, and store no FAILURE for it."""
+        task_ready(self)
+        self.acknowledge()
+        self.send_event("task-retried", exception=exception, traceback=safe_str(traceback or ""))
+
+    def _announce_loss(self, exc_info: ExceptionInfo) -> None:
+        """Store and signal a failure that no child could: Celery skips it for messages it believes requeued."""
+        exc = unwrapped(exc_info.exception)
+        self.task.backend.mark_as_failure(self.id, exc, request=self._context, store_result=self.store_errors)
+        signals.task_failure.send(
+            sender=self.task,
+            task_id=self.id,
+            exception=exc,
+            args=self.args,
+            kwargs=self.kwargs,
+            traceback=exc_info.traceback,
+            einfo=exc_info,
+        )
+        self.send_event("task-failed", exception=safe_repr(exc), traceback=exc_info.traceback)
+
+    def _log_success(self) -> None:
+        seconds = self._count_run("succeeded")
+        log.info("task_succeeded", **self._fields(), duration_seconds=seconds)
+
+    def _log_retry(self, verdict: RetryIn, attempt: Attempt) -> None:
+        seconds = self._count_run("retried")
+        fields = {"delay_seconds": verdict.delay_seconds, "duration_seconds": seconds}
+        if verdict.delay_seconds < verdict.wanted_seconds:
+            fields["wanted_seconds"] = round(verdict.wanted_seconds, 3)  # cut: SQS holds a message twelve hours at most
+        log.warning(
+            "task_retried",
+            **self._fields(),
+            **fields,
+            error_type=verdict.error_type,
+            error=verdict.error,
+            retries=attempt.retries,
+            max_retries=attempt.max_retries,
+        )
+
+    def _log_failure(self, failure: Failure) -> None:
+        if failure.kind in ("retry-requested", "ignore", "revoked", "requeue"):
+            self._count_run("ignored" if failure.kind in ("ignore", "revoked") else "retried")
+            return
+        seconds = self._count_run("failed")
+        log.error(
+            "task_failed",
+            **self._fields(),
+            duration_seconds=seconds,
+            error_type=failure.error_type,
+            error=failure.error,
+        )
+
+    def _count_run(self, outcome: str) -> float:
+        seconds = 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
+        metrics.task_runs.labels(self.name, outcome).inc()
+        if self.time_start is not None:
+            metrics.task_seconds.labels(self.name).observe(seconds)
+        return round(seconds, 4)
+
+    def _fields(self) -> dict[str, Any]:
+        lease = self.lease
+        return {
+            "message_id": lease.message_id,
+            "task_id": self.id,
+            "task": self.name,
+            "queue": lease.queue.name,
+            **lease.about,
+            "attempt": lease.attempts,
+        }
+
+
+def _revoked_ids() -> Any:
+    from celery.worker import state
+
+    return state.revoked

@@ -1,0 +1,145 @@
+"""Whether a failed task runs again, when, and with which reason it is given up. Pure: no clock, no SQS, no Celery.
+
+The table in the README ("What becomes of a message") is this file read aloud.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
+
+#: SQS delays a new message by at most this (SendMessage, DelaySeconds).
+MAX_DELAY_SECONDS = 900
+
+FailureKind = Literal[
+    "retry-requested",  # Task.retry, or Celery's autoretry which calls it
+    "error",  # the task raised and Celery gave it no further retry
+    "internal-error",  # Celery failed around the task (result backend, deserialising): the task cannot be blamed
+    "time-limit",
+    "worker-lost",
+    "reject",
+    "requeue",
+    "ignore",
+    "object-gone",
+    "revoked",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a run ended, in plain data.
+
+    ``wanted_seconds`` belongs to ``retry-requested``; ``retryable`` says that the error is one the task retries on;
+    ``reason`` belongs to ``ignore`` (why there was nothing to do).
+    """
+
+    kind: FailureKind
+    wanted_seconds: float = 0.0
+    retryable: bool = False
+    reason: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Which run it was: ``retries`` before it, the limit (None: no limit), and the seconds since the receive."""
+
+    retries: int
+    max_retries: int | None
+    age_seconds: float
+    backoff_seconds: int = 2
+    backoff_max_seconds: int = 600
+
+
+def decide(failure: Failure, attempt: Attempt, *, jitter: float) -> Verdict:
+    """Return what becomes of the message.
+
+    ``jitter`` is a number from 0 to 1, drawn by the caller, for the delays that are decided here: those after a
+    lost child, a time limit or an internal error, of which the task's own backoff knows nothing.
+    """
+    match failure.kind:
+        case "retry-requested":
+            return _retry(failure, attempt, failure.wanted_seconds)
+        case "ignore":
+            return Delete("ignored", failure.reason) if failure.reason else Delete()
+        case "revoked":
+            return Delete("ignored", "revoked")
+        case "requeue":
+            return HandBack("requeued")
+        case "reject":
+            return _dead_letter(failure, "rejected")
+        case "object-gone":
+            return _dead_letter(failure, "object-gone")
+        case "error":
+            return _dead_letter(failure, "exhausted" if failure.retryable else "permanent")
+        case "internal-error":
+            exhausted = "exhausted"
+        case "time-limit" | "worker-lost":
+            if not failure.retryable:
+                return _dead_letter(failure, "permanent")
+            exhausted = failure.kind
+    if attempt.max_retries is not None and attempt.retries >= attempt.max_retries:
+        return _dead_letter(failure, exhausted)
+    wanted = backoff(attempt.retries, attempt.backoff_seconds, attempt.backoff_max_seconds, jitter)
+    return _retry(failure, attempt, wanted)
+
+
+def backoff(retries: int, factor: float, maximum: float, jitter: float) -> float:
+    """Return ``factor`` × 2^retries, at most ``maximum`` seconds, times ``jitter`` (1 for none)."""
+    # 2 ** retries is bounded before it is computed: max_retries=None makes any count possible.
+    return float(min(maximum, factor * 2 ** min(retries, 40))) * jitter
+
+
+def cut_delay(wanted_seconds: float, age_seconds: float) -> int:
+    """Return the whole seconds a message received ``age_seconds`` ago may still be hidden for."""
+    if math.isnan(wanted_seconds):
+        return 0
+    return max(0, min(math.ceil(min(wanted_seconds, MAX_HOLD_SECONDS)), _room(age_seconds)))
+
+
+def request_retries(receives: int, max_retries: int | None, *, waits: int = 0, republished: int = 0) -> int:
+    """Return Celery's ``request.retries`` for a message received ``receives`` times.
+
+    Receives that only waited for an ETA (``waits``) are no attempts; ``republished`` are retries that Celery counted
+    in the message itself. Bounded by ``max_retries``: the receive count is an upper bound (hand-backs and lapsed
+    leases count too), and a message must not be given up unrun because of it.
+    """
+    retries = max(0, receives - 1 - waits) + republished
+    return retries if max_retries is None else min(retries, max_retries)
+
+
+def kills_pods(receives: int, max_retries: int | None, spare_receives: int, *, waits: int = 0) -> bool:
+    """Say whether a message was received so far beyond its retries that running it must be what ends the workers."""
+    return max_retries is not None and receives - waits > max_retries + 1 + spare_receives
+
+
+def eta_waits(eta_after_sent_seconds: float) -> int:
+    """Return how many receives a message with this ETA (seconds after it was sent) spends on waiting only.
+
+    The first 900 s pass inside SQS as DelaySeconds and need no receive; the rest passes in place, in pieces of at
+    most twelve hours.
+    """
+    rest = eta_after_sent_seconds - MAX_DELAY_SECONDS
+    return max(0, math.ceil(rest / (MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS)))
+
+
+def _room(age_seconds: float) -> int:
+    return math.floor(MAX_HOLD_SECONDS - max(0.0, age_seconds) - HOLD_MARGIN_SECONDS)
+
+
+def _retry(failure: Failure, attempt: Attempt, wanted_seconds: float) -> RetryIn:
+    return RetryIn(
+        delay_seconds=cut_delay(wanted_seconds, attempt.age_seconds),
+        wanted_seconds=wanted_seconds,
+        error_type=failure.error_type,
+        error=failure.error,
+    )
+
+
+def _dead_letter(failure: Failure, reason: str) -> DeadLetter:
+    return DeadLetter(reason, failure.error_type, failure.error, failure.traceback)

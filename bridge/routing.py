@@ -1,0 +1,130 @@
+"""Which task takes a message. Pure: what was declared, and what was parsed → a route or a verdict.
+
+Tasks are asked in the order of ``BRIDGE_TASK_MODULES`` and, within a module, of their definition; the first match
+wins. All objects of a message must go to one task, for they share one receipt handle and so one end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any, Literal
+
+from bridge.errors import MalformedEvent
+from bridge.s3_event import ObjectRecord, TestEvent, is_celery_message, parse
+from bridge.verdicts import DeadLetter, Delete, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What one declared task takes; patterns are shell globs, case-sensitive, and ``*`` matches ``/`` too."""
+
+    task: str
+    kind: Literal["file", "message"]
+    key: str = "*"
+    bucket: str = "*"
+    events: tuple[str, ...] = ("ObjectCreated:*",)
+    where: tuple[tuple[str, str], ...] = ()
+    everything: bool = False
+
+    def takes_object(self, record: ObjectRecord) -> bool:
+        """Say whether a file task wants this object."""
+        return (
+            self.kind == "file"
+            and matches(self.key, record.key)
+            and matches(self.bucket, record.bucket)
+            and any(matches(pattern, record.event_name) for pattern in self.events)
+        )
+
+    def takes_attributes(self, message_attributes: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Say whether a message task wants a message with these attributes (SQS's own shape)."""
+        if self.kind != "message":
+            return False
+        for name, pattern in self.where:
+            value = message_attributes.get(name, {}).get("StringValue")
+            if not isinstance(value, str) or not matches(pattern, value):
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a worker knows when it routes: its routes in order, and the settings that bear on it."""
+
+    routes: tuple[Route, ...]
+    allowed_buckets: tuple[str, ...] = ("*",)
+    own_outputs: tuple[tuple[str, str], ...] = ()
+    unrouted: Literal["dead-letter", "ignore"] = "dead-letter"
+
+
+@dataclass(frozen=True, slots=True)
+class ToTask:
+    """The message goes to this task: with its objects, or as a whole (``objects`` is None)."""
+
+    task: str
+    objects: tuple[ObjectRecord, ...] | None
+
+
+def route(body: str, message_attributes: Mapping[str, Mapping[str, Any]], rules: Rules) -> ToTask | Verdict:
+    """Return the task that takes this message, or what becomes of it without one. Never raises."""
+    whole = [r for r in rules.routes if r.takes_attributes(message_attributes)]
+    everything = [r for r in whole if r.everything]
+    try:
+        event = parse(body)
+    except MalformedEvent as error:
+        celery_message = is_celery_message(body)
+        takers = everything if celery_message else whole
+        if takers:
+            return ToTask(takers[0].task, None)
+        text = "a Celery message on a queue of S3 events is never executed" if celery_message else str(error)
+        return DeadLetter("malformed", "MalformedEvent", text)
+    if isinstance(event, TestEvent):
+        return ToTask(everything[0].task, None) if everything else Delete("ignored", "test-event")
+    return _route_objects(event, everything, rules)
+
+
+def _route_objects(objects: Sequence[ObjectRecord], everything: list[Route], rules: Rules) -> ToTask | Verdict:
+    objects = tuple(o for o in objects if not is_own_output(o, rules.own_outputs))
+    if not objects:
+        return Delete("ignored", "own-output")
+    takers = {_first_taker(o, everything, rules.routes) for o in objects}
+    only = next(iter(takers)) if len(takers) == 1 else None
+    if only is not None and only.everything:
+        return ToTask(only.task, None)
+    for record in objects:
+        if not any(matches(pattern, record.bucket) for pattern in rules.allowed_buckets):
+            return DeadLetter("forbidden-bucket", None, f"bucket {record.bucket} is not in BRIDGE_ALLOWED_BUCKETS")
+    if only is not None:
+        return ToTask(only.task, objects)
+    if len(takers) > 1:
+        return DeadLetter("mixed", None, f"its {len(objects)} records go to: {_names(takers)}")
+    if rules.unrouted == "ignore":
+        return Delete("ignored", "unrouted")
+    first = objects[0]
+    return DeadLetter("unrouted", None, f"no task takes {first.event_name} of s3://{first.bucket}/{first.key}")
+
+
+def _first_taker(record: ObjectRecord, everything: list[Route], routes: Sequence[Route]) -> Route | None:
+    return next((r for r in routes if r.takes_object(record) or r in everything), None)
+
+
+def _names(takers: set[Route | None]) -> str:
+    return ", ".join(sorted(taker.task if taker else "no task" for taker in takers))
+
+
+def is_own_output(record: ObjectRecord, own_outputs: Sequence[tuple[str, str]]) -> bool:
+    """Say whether the object lies under one of our output prefixes, given as (bucket, prefix)."""
+    return any(record.bucket == bucket and record.key.startswith(prefix) for bucket, prefix in own_outputs)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Say whether ``text`` matches the shell glob ``pattern``, case-sensitively."""
+    return pattern == "*" or _compiled(pattern)(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    return re.compile(translate(pattern)).match

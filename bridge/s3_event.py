@@ -1,0 +1,308 @@
+"""What a message body says: S3 events in every form in which they reach a queue.
+
+Pure: text in, records out; no clock, no AWS, no Celery. Whatever the text is, the only error is MalformedEvent.
+
+Sources, all in the S3 user guide at docs.aws.amazon.com/AmazonS3/latest/userguide unless said otherwise:
+``notification-content-structure.html`` (S3's own form and the test event), ``ev-events.html`` (EventBridge form),
+``ev-mapping-troubleshooting.html`` (which EventBridge type is which S3 event), ``object-keys.html`` (length of keys)
+and docs.aws.amazon.com/sns/latest/dg/sns-sqs-as-subscriber.html (the SNS envelope).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NoReturn
+from urllib.parse import unquote_plus
+
+from bridge.errors import MalformedEvent
+
+_MAX_KEY_BYTES = 1024
+_MAX_SIZE_BYTES = 2**63 - 1
+_SHOWN_CHARACTERS = 40
+
+_CREATED_BY = {
+    "PutObject": "Put",
+    "POST Object": "Post",
+    "CopyObject": "Copy",
+    "CompleteMultipartUpload": "CompleteMultipartUpload",
+}
+_DELETED_BY = {"Permanently Deleted": "Delete", "Delete Marker Created": "DeleteMarkerCreated"}
+_OTHER_DETAIL_TYPES = {
+    "Object Restore Initiated": "ObjectRestore:Post",
+    "Object Restore Completed": "ObjectRestore:Completed",
+    "Object Restore Expired": "ObjectRestore:Delete",
+    "Object Tags Added": "ObjectTagging:Put",
+    "Object Tags Deleted": "ObjectTagging:Delete",
+    "Object ACL Updated": "ObjectAcl:Put",
+    "Object Storage Class Changed": "LifecycleTransition",
+    "Object Access Tier Changed": "IntelligentTiering",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRecord:
+    """One record of an event, decoded.
+
+    ``key`` is the object's real key, never percent-encoded. ``etag`` has no surrounding quotes. ``size`` is in bytes.
+    ``event_name`` is S3's own form without the leading ``s3:``, also for events that came through EventBridge.
+    ``event_time`` is ISO 8601 text as the event gave it. What the event does not say is None: a removal, for one, has
+    no size and mostly no eTag.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+    etag: str | None = None
+    size: int | None = None
+    sequencer: str | None = None
+    event_name: str = "ObjectCreated:Put"
+    event_time: str | None = None
+    region: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are not None, ready for JSON; ``ObjectRecord(**record.to_dict())`` equals the record."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TestEvent:
+    """S3's ``s3:TestEvent``, sent when a bucket notification is configured; ``bucket`` is None when it names none."""
+
+    __test__: ClassVar[bool] = False  # pytest would take the class for a test by its name
+
+    bucket: str | None
+
+
+def parse(body: str) -> tuple[ObjectRecord, ...] | TestEvent:
+    """Read a message body: the records of its event, at least one and in their order, or a TestEvent.
+
+    Read are S3's own form (``Records``, eventVersion 2.x, eventSource ``aws:s3``), EventBridge's (source ``aws.s3``)
+    and ``s3:TestEvent``, each bare or in one SNS envelope; raw delivery by SNS is the bare form. Keys are form-decoded
+    exactly once, those of EventBridge are taken as they are. One bad record makes the whole event malformed, for a
+    message is settled as one.
+
+    Optional fields: null, absent and ``""`` mean None; any other text is kept; any other type is malformed, since an
+    identity read wrongly would fetch or skip the wrong object. ``size`` is an integer of 0 to 2**63 - 1 (no bool, no
+    float, no digits in a string). Text taken must be free of lone surrogates, which UTF-8 cannot hold,
+    and of NUL, at which file names and C libraries end. Event names that are new to us pass through; fields that are
+    new to us are ignored.
+
+    Raises MalformedEvent, which says where the body goes wrong, and nothing else.
+    """
+    event = _load(body)
+    if not _is_sns(event):
+        return _read(event)
+    if event["Type"] != "Notification":
+        _fail(f"SNS sent a {_shown(event['Type'])}, not a Notification")
+    if not isinstance(event["Message"], str):
+        _fail("the Message of the SNS Notification is not text")
+    try:
+        return _read(_load(event["Message"]))
+    except MalformedEvent as error:
+        raise MalformedEvent(f"in the SNS Message: {error}") from None
+
+
+def is_celery_message(body: str) -> bool:
+    """Whether a body is a Celery task message as Kombu's SQS transport (5.7) sends it; never raises.
+
+    The envelope has ``body``, ``headers`` and ``properties`` and is base64 unless ``sqs_base64_encoding`` is off.
+    Protocol 2 names its task in the headers; protocol 1 is ``{"task", "id", "args"}``, in the envelope's ``body`` or
+    bare (docs.celeryq.dev/en/stable/internals/protocol.html).
+    """
+    message = _object_or_empty(body) or _object_or_empty(_from_base64(body))
+    if _is_protocol_1(message):
+        return True
+    inner, headers = message.get("body"), message.get("headers")
+    if not isinstance(inner, str) or not isinstance(headers, dict) or not isinstance(message.get("properties"), dict):
+        return False
+    if isinstance(headers.get("task"), str):
+        return True
+    return _is_protocol_1(_object_or_empty(inner) or _object_or_empty(_from_base64(inner)))
+
+
+def _read(event: dict[str, Any]) -> tuple[ObjectRecord, ...] | TestEvent:
+    # Records come first: a body that has them and looks like a test event as well must not be ignored.
+    if "Records" in event:
+        records = event["Records"]
+        if not isinstance(records, list) or not records:
+            _fail("Records is empty" if records == [] else "Records is not a list")
+        return tuple(_s3_record(record, f"record {number}") for number, record in enumerate(records, start=1))
+    if "detail-type" in event:
+        return (_eventbridge_record(_Part(event, "the EventBridge event")),)
+    if event.get("Service") == "Amazon S3" and event.get("Event") == "s3:TestEvent":
+        return TestEvent(_Part(event, "the test event").text("Bucket"))
+    if _is_sns(event):
+        _fail("an SNS envelope inside an SNS envelope")
+    _fail("no S3 event: it has neither Records nor detail-type, and is no s3:TestEvent")
+
+
+def _s3_record(values: object, where: str) -> ObjectRecord:
+    if not isinstance(values, dict):
+        _fail(f"{where} is not an object")
+    record = _Part(values, where)
+    record.expect("eventSource", "aws:s3")
+    record.expect_major("eventVersion", "2")
+    stored = record.part("s3").part("object")
+    # S3 encodes keys as HTML forms do: a space is "+". Decoded twice, a key with a literal "%25" or "+" would name
+    # another object.
+    encoded = stored.required("key")
+    try:
+        key = unquote_plus(encoded, errors="strict")
+    except UnicodeDecodeError:
+        _fail(f"{where} has an s3.object.key that does not decode to UTF-8: {_shown(encoded)}")
+    return ObjectRecord(
+        bucket=record.part("s3").part("bucket").required("name"),
+        key=stored.storable("key", key, _MAX_KEY_BYTES),
+        version_id=stored.text("versionId"),
+        etag=_unquoted(stored.text("eTag")),
+        size=stored.size(),
+        sequencer=stored.text("sequencer"),
+        event_name=record.required("eventName").removeprefix("s3:"),
+        event_time=record.text("eventTime"),
+        region=record.text("awsRegion"),
+    )
+
+
+def _eventbridge_record(event: _Part) -> ObjectRecord:
+    event.expect("source", "aws.s3")
+    detail = event.part("detail")
+    if detail.values.get("event-version") is not None:  # events of the first years come without
+        detail.expect_major("event-version", "1")
+    stored = detail.part("object")
+    return ObjectRecord(
+        bucket=detail.part("bucket").required("name"),
+        key=stored.storable("key", stored.required("key"), _MAX_KEY_BYTES),
+        version_id=stored.text("version-id"),
+        etag=_unquoted(stored.text("etag")),
+        size=stored.size(),
+        sequencer=stored.text("sequencer"),
+        event_name=_event_name(event.required("detail-type"), detail),
+        event_time=event.text("time"),
+        region=event.text("region"),
+    )
+
+
+def _event_name(detail_type: str, detail: _Part) -> str:
+    # A reason that is missing or new becomes "Other": the object was created or deleted all the same, so a task for
+    # "ObjectCreated:*" must still get it.
+    reason = detail.text("reason")
+    if detail_type == "Object Created":
+        return "ObjectCreated:" + _CREATED_BY.get(reason or "", "Other")
+    if detail_type == "Object Deleted":
+        family = "LifecycleExpiration:" if reason == "Lifecycle Expiration" else "ObjectRemoved:"
+        return family + _DELETED_BY.get(detail.text("deletion-type") or "", "Other")
+    if detail_type not in _OTHER_DETAIL_TYPES:  # such as CloudTrail's, which share the source aws.s3
+        _fail(f"{detail.where} has detail-type {_shown(detail_type)}, which tells of no object")
+    return _OTHER_DETAIL_TYPES[detail_type]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A JSON object inside an event, with the words that say where it is."""
+
+    values: dict[str, Any]
+    where: str
+    path: str = ""
+
+    def part(self, name: str) -> _Part:
+        value = self.values.get(name)
+        if not isinstance(value, dict):
+            self.refuse(name, "is not an object")
+        return _Part(value, self.where, f"{self.path}{name}.")
+
+    def text(self, name: str) -> str | None:
+        value = self.values.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            self.refuse(name, "is not text")
+        return self.storable(name, value)
+
+    def required(self, name: str) -> str:
+        return self.text(name) or self.refuse(name, "is empty")
+
+    def expect(self, name: str, known: str) -> None:
+        if (value := self.required(name)) != known:
+            self.refuse(name, f"is {_shown(value)}, only {known!r} is known")
+
+    def expect_major(self, name: str, major: str) -> None:
+        # AWS: a new minor version only adds fields, a new major one is incompatible; compare the major for equality.
+        if (version := self.required(name)).partition(".")[0] != major:
+            self.refuse(name, f"is {_shown(version)}, only {major}.x is known")
+
+    def size(self) -> int | None:
+        value = self.values.get("size")
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_SIZE_BYTES:
+            self.refuse("size", "is not a number of bytes")
+        return value
+
+    def storable(self, name: str, text: str, limit_bytes: int | None = None) -> str:
+        try:
+            size_bytes = len(text.encode())
+        except UnicodeEncodeError:
+            self.refuse(name, f"contains a lone surrogate: {_shown(text)}")
+        if "\0" in text:
+            self.refuse(name, f"contains NUL: {_shown(text)}")
+        if limit_bytes is not None and size_bytes > limit_bytes:
+            self.refuse(name, f"is longer than S3's {limit_bytes} bytes: {_shown(text)}")
+        return text
+
+    def refuse(self, name: str, fault: str) -> NoReturn:
+        if self.values.get(name) is None:
+            _fail(f"{self.where} has no {self.path}{name}")
+        _fail(f"{self.path}{name} of {self.where} {fault}")
+
+
+def _is_sns(event: dict[str, Any]) -> bool:
+    return "Records" not in event and isinstance(event.get("Type"), str) and "Message" in event
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=lambda name: _fail(f"not JSON: {name} is no JSON number"))
+    except MalformedEvent:
+        raise
+    except json.JSONDecodeError as error:
+        _fail(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+    except ValueError:  # an integer with more digits than Python converts (4,300)
+        _fail("not JSON that we read: a number has too many digits")
+    except RecursionError:
+        _fail("not JSON that we read: it is nested too deeply")
+    return value if isinstance(value, dict) else _fail("JSON, but not an object")
+
+
+def _unquoted(etag: str | None) -> str | None:
+    # HTTP headers have the quotes, S3's events have not, and some S3-like servers copy the header into the event.
+    return (etag or "").removeprefix('"').removesuffix('"') or None
+
+
+def _shown(text: str) -> str:
+    """The start of foreign text, printable and short: messages end up in logs and in dead letters."""
+    return repr(text) if len(text) <= _SHOWN_CHARACTERS else repr(text[:_SHOWN_CHARACTERS]) + "…"
+
+
+def _fail(message: str) -> NoReturn:
+    raise MalformedEvent(message)
+
+
+def _object_or_empty(text: str) -> dict[str, Any]:
+    try:
+        return _load(text)
+    except MalformedEvent:
+        return {}
+
+
+def _from_base64(text: str) -> str:
+    try:
+        return base64.b64decode(text.strip(), validate=True).decode()
+    except ValueError:  # not base64, not ASCII, or not UTF-8 within
+        return ""
+
+
+def _is_protocol_1(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("task"), str) and "id" in message and "args" in message

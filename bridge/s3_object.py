@@ -1,0 +1,154 @@
+"""The object a task gets: ``S3Object`` reads the very object that its event announced.
+
+Reading goes through an ``ObjectSource``. The default one is S3 (bridge/s3_source.py); ``use_source`` puts another in
+its place, which is how ``bridge.testing`` lets a task read local bytes without a server.
+
+Importing this module does not import boto3, so that a process which knows ``S3Object`` but reads no object (a command,
+a user's test, the parent of a pool) stays small: boto3 with its first client takes 26 MB (boto3 1.44).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self, TypedDict
+
+from bridge.s3_event import ObjectRecord
+
+
+class ObjectHead(TypedDict):
+    """What S3 says about an object without sending it (HeadObject)."""
+
+    size: int  # bytes
+    etag: str  # as events have it: without the quotes that HTTP puts around it
+    content_type: str | None
+    metadata: dict[str, str]  # the user's own, x-amz-meta-*
+    last_modified: datetime  # with its time zone
+    version_id: str | None  # None where the bucket has never had versioning
+    storage_class: str  # S3 leaves STANDARD out of its answer; here it is said
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Object(ObjectRecord):
+    """One S3 object, as its event announced it: ``bucket``, ``key`` (decoded), ``version_id``, ``etag``, ``size``…
+
+    ``allow_changed=True`` reads the object as it is now when it was overwritten since; a task declared with that
+    option gets its objects so.
+
+    Every read raises ``ObjectGone`` when the object, its version or its bucket no longer exists, ``ObjectChanged``
+    when it was overwritten since its event (unless ``allow_changed``), and else botocore's own ``ClientError``.
+    Who may not list a bucket gets 403 from S3 where others get 404, so without the permission ``s3:ListBucket`` a
+    missing object is a ``ClientError`` with the code AccessDenied
+    (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html, "Permissions").
+    """
+
+    allow_changed: bool = False
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The object of a ``to_dict()``. Names it does not know are left out, so that a newer sender does no harm.
+
+        Raises ValueError when the bucket or the key is missing, empty or no text.
+        """
+        for name in ("bucket", "key"):
+            if not isinstance(record.get(name), str) or not record[name]:
+                raise ValueError(f"an S3 object needs a {name}, not {record.get(name)!r}")
+        return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are not None, as JSON values; ``allow_changed`` only when it is on."""
+        record = super().to_dict()
+        if not self.allow_changed:
+            del record["allow_changed"]
+        return record
+
+    def __json__(self) -> dict[str, Any]:
+        """What kombu's JSON encoder sends for this object as a Celery argument (kombu.utils.json)."""
+        return self.to_dict()
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/key``, the key as it is."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    def __str__(self) -> str:
+        return self.url
+
+    def open(self) -> BinaryIO:
+        """The bytes as a binary stream: ``read(n)``, ``for line in …``, ``with`` and ``io.TextIOWrapper`` work on it.
+
+        It holds about a megabyte at a time, whatever the size (a line is held whole, however long it is). The bytes
+        come as stored: nothing is decompressed. A connection that breaks raises one of botocore's ``BotoCoreError``s
+        (``IncompleteReadError``, ``ReadTimeoutError``…): the stream never just ends early.
+        """
+        return current_source().open(self)
+
+    def download(self, path: str | os.PathLike[str]) -> Path:
+        """Write the object to ``path``, over a file that is there, and return the path.
+
+        An object of 16 MiB and more comes over up to eight connections at a time, which take some 60 MB of memory
+        (measured with 1 GiB), whatever its size. The bytes go to a hidden file beside ``path`` that takes its place
+        when complete, so a failure leaves no half file. Raises OSError too: no such directory, disk full…
+        """
+        target = Path(path)
+        # A short name of its own: one made from the target's could exceed the 255 bytes that a file name may have.
+        partial = target.parent / f".{secrets.token_hex(8)}.part"
+        try:
+            current_source().download(self, partial)
+            partial.replace(target)
+        finally:
+            # "finally", because Celery's soft time limit is an exception that can arrive at any line.
+            partial.unlink(missing_ok=True)
+        return target
+
+    def head(self) -> ObjectHead:
+        """What S3 knows about the object (HeadObject), without its bytes."""
+        return current_source().head(self)
+
+
+class ObjectSource(Protocol):
+    """Where the bytes of an ``S3Object`` come from: the seam for tests, see ``use_source``."""
+
+    def open(self, obj: S3Object) -> BinaryIO:
+        """A readable, closeable binary stream of the object's bytes."""
+        ...
+
+    def download(self, obj: S3Object, path: Path) -> None:
+        """Create ``path`` with the object's bytes. The caller gives a new name and removes the file on any error."""
+        ...
+
+    def head(self, obj: S3Object) -> ObjectHead:
+        """The object's size, eTag, metadata and so on."""
+        ...
+
+
+_source: ContextVar[ObjectSource | None] = ContextVar("bridge_object_source", default=None)
+
+
+def current_source() -> ObjectSource:
+    """The source that reads go to here and now: the one of ``use_source``, else S3."""
+    source = _source.get()
+    if source is None:
+        from bridge.s3_source import S3_SOURCE  # here, not above: it imports boto3
+
+        return S3_SOURCE
+    return source
+
+
+@contextmanager
+def use_source(source: ObjectSource) -> Iterator[None]:
+    """Let every ``S3Object`` read from ``source`` inside the ``with``, in this thread (a context variable).
+
+    The seam that ``bridge.testing`` stands on: a source is any object with the three methods of ``ObjectSource``.
+    """
+    token = _source.set(source)
+    try:
+        yield
+    finally:
+        _source.reset(token)

@@ -1,0 +1,235 @@
+"""S3 as the source of objects, and the S3 client of this process.
+
+How a read gets the very object that an event announced: it asks for the event's version id; without one it sends
+``If-Match`` with the event's eTag, so that S3 itself refuses bytes which somebody has put there since
+(https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html).
+
+This module imports boto3, so it is imported by the first read (or write) and not with the worker.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from s3transfer.exceptions import S3DownloadFailedError
+from s3transfer.subscribers import BaseSubscriber
+
+from bridge.errors import ObjectChanged, ObjectGone
+from bridge.s3_object import ObjectHead, S3Object
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MEBIBYTE = 1024 * 1024
+BUFFER_BYTES = MEBIBYTE
+PARALLEL_FROM_BYTES = 16 * MEBIBYTE  # below this, more connections cost more time than they save
+PART_BYTES = 8 * MEBIBYTE  # S3's performance guide: ranges of 8 to 16 MB
+PARALLEL_PARTS = 8
+
+# GetObject's errors have names. A HEAD response has no body, so there botocore gives the bare status as the code.
+# 405 is the answer for a version id that is a delete marker.
+_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404", "405"})
+_CHANGED = frozenset({"PreconditionFailed", "412"})
+
+
+def read_arguments(obj: S3Object, *, conditional: bool = True) -> dict[str, str]:
+    """The arguments with which GetObject and HeadObject read this very object. Pure.
+
+    The version id ``null`` stays the same when its bytes do not: where versioning is suspended, the next put
+    overwrites it (AWS: "Adding objects to versioning-suspended buckets"). So it goes with the eTag.
+    """
+    arguments = {"Bucket": obj.bucket, "Key": obj.key}
+    if obj.version_id:
+        arguments["VersionId"] = obj.version_id
+    if conditional and obj.etag and obj.version_id in (None, "", "null"):
+        arguments["IfMatch"] = f'"{obj.etag}"'
+    return arguments
+
+
+class _S3Source:
+    """An ObjectSource (bridge/s3_object.py) that reads from S3."""
+
+    def open(self, obj: S3Object) -> BinaryIO:
+        response = _ask(s3_client(obj.region).get_object, obj)
+        return io.BufferedReader(_Body(response["Body"]), BUFFER_BYTES)
+
+    def download(self, obj: S3Object, path: Path) -> None:
+        # The event's size saves small files the HEAD. Where the object may have changed it can be wrong, which costs
+        # speed and nothing else.
+        head = self.head(obj) if obj.size is None or obj.size >= PARALLEL_FROM_BYTES else None
+        if head is not None and head["size"] >= PARALLEL_FROM_BYTES:
+            try:
+                _copy_in_parts(obj, head, path)
+            except ObjectChanged:
+                if not obj.allow_changed:
+                    raise
+                # It may change again at any time: now by one single GET, which is of one object whatever happens.
+            else:
+                return
+        with self.open(obj) as body, path.open("wb") as file:
+            shutil.copyfileobj(body, file, BUFFER_BYTES)
+
+    def head(self, obj: S3Object) -> ObjectHead:
+        response = _ask(s3_client(obj.region).head_object, obj)
+        return ObjectHead(
+            size=response["ContentLength"],
+            etag=response["ETag"].strip('"'),
+            content_type=response.get("ContentType"),
+            metadata=response["Metadata"],
+            last_modified=response["LastModified"],
+            version_id=response.get("VersionId"),
+            storage_class=response.get("StorageClass", "STANDARD"),
+        )
+
+
+S3_SOURCE = _S3Source()
+
+
+class _Body(io.RawIOBase):
+    """botocore's StreamingBody as a raw stream, for a BufferedReader to stand on.
+
+    A StreamingBody by itself iterates over pieces of 1 KB where a file iterates over lines, and its ``with`` gives
+    the urllib3 response, which checks no checksum. Both reads used here do check length and checksum at the end.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        return int(self._body.readinto(buffer))
+
+    def readall(self) -> bytes:
+        return bytes(self._body.read())
+
+    def close(self) -> None:
+        # Closed before its end, a body takes its connection with it: the rest of the bytes would still be in there.
+        self._body.close()
+        super().close()
+
+
+def _ask(call: Callable[..., Any], obj: S3Object, *, conditional: bool = True) -> Any:
+    """The answer of a client's method about this object; refusals that mean gone or changed become our errors."""
+    try:
+        return call(**read_arguments(obj, conditional=conditional))
+    except ClientError as error:
+        refusal = _refusal(obj, error)
+        if refusal is None:
+            raise
+        if isinstance(refusal, ObjectChanged) and obj.allow_changed and conditional:
+            return _ask(call, obj, conditional=False)
+        raise refusal from error
+
+
+def _refusal(obj: S3Object, error: ClientError) -> ObjectGone | ObjectChanged | None:
+    """What a ClientError means for this object, or None when it means neither."""
+    code = error.response["Error"]["Code"]
+    version = f" (version {obj.version_id})" if obj.version_id else ""
+    if code in _GONE:
+        return ObjectGone(f"{obj.url}{version} no longer exists: S3 answered {code}")
+    if code in _CHANGED:
+        return ObjectChanged(f"{obj.url}{version} was overwritten since its event (eTag {obj.etag})")
+    return None
+
+
+def _copy_in_parts(obj: S3Object, head: ObjectHead, path: Path) -> None:
+    """Write the object that ``head`` saw to ``path``, over several connections. Raises ObjectChanged, ObjectGone.
+
+    boto3's ``download_file`` accepts VersionId but not IfMatch (s3transfer.constants.ALLOWED_DOWNLOAD_ARGS). The
+    transfer manager below it sends If-Match with every range, once a subscriber has given it the eTag.
+    """
+
+    class Pin(BaseSubscriber):
+        def on_queued(self, future: Any, **_: Any) -> None:
+            future.meta.provide_transfer_size(head["size"])
+            future.meta.provide_object_etag(f'"{head["etag"]}"')
+
+    config = TransferConfig(
+        multipart_threshold=PARALLEL_FROM_BYTES,  # a transfer below it sends no If-Match
+        multipart_chunksize=PART_BYTES,
+        max_concurrency=PARALLEL_PARTS,
+        io_chunksize=MEBIBYTE,
+        max_io_queue=2 * PARALLEL_PARTS,  # pieces of the line above that may wait for a slow disk: 16 MiB
+        preferred_transfer_client="classic",  # the other one (CRT) sends no If-Match and does not survive a fork
+    )
+    version = {"VersionId": obj.version_id} if obj.version_id else {}
+    try:
+        # A file object: given a name, the manager would make a second temporary file of its own.
+        with path.open("wb") as file, create_transfer_manager(s3_client(obj.region), config) as manager:
+            manager.download(obj.bucket, obj.key, file, version, [Pin()]).result()
+    except S3DownloadFailedError as error:  # its word for 412, and for nothing else
+        raise ObjectChanged(f"{obj.url} was overwritten while it was downloaded") from error
+    except ClientError as error:
+        refusal = _refusal(obj, error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+class _Clients:
+    """The S3 clients of this process, by region."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        # A new lock as well: another thread of the parent may have held the old one at the moment of a fork.
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._by_region: dict[str | None, Any] = {}
+
+    def get(self, region: str | None) -> Any:
+        with self._lock:
+            if region not in self._by_region:
+                # One session for all: its second client takes 0.3 MB, a client with a session of its own 12 MB.
+                self._session = self._session or Session()
+                # boto3 itself does not read AWS_REGION.
+                name = region or os.environ.get("AWS_REGION") or self._session.region_name or "us-east-1"
+                self._by_region[region] = self._session.client("s3", region_name=name, config=_config())
+            return self._by_region[region]
+
+
+def _config() -> Config:
+    return Config(
+        connect_timeout=5,  # seconds; a healthy endpoint takes milliseconds, and botocore would wait for 60
+        read_timeout=60,  # seconds without a byte: a dead connection must not hold a process for ever
+        # The default mode, "legacy", does not retry all passing errors. Three attempts get past a bad host; longer
+        # trouble is for the task's own retry, which waits in SQS and not in a process.
+        retries={"mode": "standard", "total_max_attempts": 3},
+        # All parts of two downloads at a time; beyond it urllib3 throws connections away after one use.
+        max_pool_connections=2 * PARALLEL_PARTS,
+    )
+
+
+_clients = _Clients()
+
+
+def s3_client(region: str | None = None) -> Any:
+    """This process's S3 client for a region, made at its first use; threads may share it (boto3's guide on clients).
+
+    ``region``: the record's, where there is one; None means AWS_REGION, else AWS_DEFAULT_REGION or the profile's,
+    else us-east-1. Endpoint and credentials are found by the SDK (AWS_ENDPOINT_URL_S3, the credential chain…).
+    """
+    return _clients.get(region)
+
+
+def forget_clients() -> None:
+    """Let the next read make a new client: after a fork, or when endpoint or credentials in the environment changed."""
+    _clients.forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    # Two processes on one connection would read each other's answers.
+    os.register_at_fork(after_in_child=forget_clients)

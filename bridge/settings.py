@@ -1,0 +1,171 @@
+"""Loading the settings from the environment, when a worker or command starts, with all faults told at once.
+
+Importing this module reads nothing, so that a task can be imported, tested and called without any setting. Each
+``load_…`` function requires only what its command needs. The settings themselves are in bridge/settings_model.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from bridge import settings_rules as rules
+from bridge.errors import SettingsError
+from bridge.region import EMULATOR_REGION, is_aws_host, is_region_name, region_for
+from bridge.settings_model import (
+    RegionalSettings,
+    ResultsSettings,
+    RetrySettings,
+    Settings,
+    TaskQueueSettings,
+    WorkerSettings,
+)
+from bridge.settings_rules import Faults, shown
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "ResultsSettings",
+    "RetrySettings",
+    "TaskQueueSettings",
+    "WorkerSettings",
+    "load_results_settings",
+    "load_retry_settings",
+    "load_task_queue_settings",
+    "load_worker_settings",
+    "region_for",
+]
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def load_worker_settings(environ: Mapping[str, str] | None = None) -> WorkerSettings:
+    """All settings, from ``environ`` (default: the process's environment).
+
+    Raises SettingsError, whose text is one line with every fault, separated by "; ".
+    """
+    return _load(WorkerSettings, environ, "SQS_QUEUE_URL")
+
+
+def load_task_queue_settings(environ: Mapping[str, str] | None = None) -> TaskQueueSettings:
+    """For a process that only sends Celery messages, such as a web server. Requires nothing.
+
+    Raises SettingsError like load_worker_settings.
+    """
+    return _load(TaskQueueSettings, environ, "SQS_TASK_QUEUE_URL")
+
+
+def load_results_settings(environ: Mapping[str, str] | None = None) -> ResultsSettings:
+    """For a shipped task that writes results. Requires nothing. Raises SettingsError like load_worker_settings."""
+    return _load(ResultsSettings, environ, "SQS_QUEUE_URL")
+
+
+def load_retry_settings(environ: Mapping[str, str] | None = None) -> RetrySettings:
+    """The defaults for tasks that do not say. Requires nothing. Raises SettingsError like load_worker_settings."""
+    return _load(RetrySettings, environ, None)
+
+
+def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | None) -> _S:
+    """``cls`` from the environment; ``queue_name`` is the setting whose queue URL may name the region."""
+    given = rules.in_force(os.environ if environ is None else environ)
+    # A process that only sends is somebody's own: its SQS_… names need not be ours, and a broker URL does not redirect
+    # the transport that the app names itself. A worker is ours alone.
+    faults = rules.unknown_names(given, _names(WorkerSettings)) if issubclass(cls, WorkerSettings) else []
+    if issubclass(cls, WorkerSettings):
+        faults += rules.redirects(given)
+    source = EnvSettingsSource(cls)
+    # The source has just read the process's environment; only the one we were given counts, and only our own names
+    # in it: a variable called "max_retries" must not fill the field of that name.
+    source.env_vars = {name: given[name] for name in _names(cls) if name in given}
+    values: dict[str, Any] = source()
+    if queue_name is not None and issubclass(cls, RegionalSettings):
+        try:
+            values["region"] = _region(given, queue_name)
+        except Faults as error:
+            faults += error.texts
+    try:
+        settings = cls(**values)
+    except ValidationError as error:
+        faults += [text for details in error.errors() for text in _fault_texts(details, cls, given)]
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return settings
+
+
+def _names(cls: type[Settings]) -> list[str]:
+    """The variables that fill ``cls``, in the order of its fields."""
+    return [field.validation_alias for field in cls.model_fields.values() if isinstance(field.validation_alias, str)]
+
+
+def _region(given: Mapping[str, str], queue_name: str) -> str | None:
+    """The region for the clients, or None when there is no sound queue URL to need one. Raises Faults."""
+    url: str | None = given.get(queue_name, "").split(",")[0].strip()
+    if not url or rules.queue_url_fault(url, queue_name) is not None:
+        url = None
+    in_environment = "AWS_REGION" in given or "AWS_DEFAULT_REGION" in given
+    region = region_for(url, given, None if in_environment else _profile_region(given))
+    if region is not None and not is_region_name(region):
+        name = next((n for n in ("AWS_REGION", "AWS_DEFAULT_REGION") if n in given), "region in the AWS profile")
+        raise Faults([f"{name}={shown(region)}: is not the name of a region"])
+    if region is None and url is not None:
+        if is_aws_host(url):
+            raise Faults([f"AWS_REGION is not set, and {queue_name}={shown(url)} names no region: set AWS_REGION"])
+        return EMULATOR_REGION
+    return region
+
+
+def _profile_region(given: Mapping[str, str]) -> str | None:
+    """The region of the AWS profile that ``given`` names, or of the default profile. Raises Faults if unreadable."""
+    # Imported here because it takes a third of a second, and most containers name their region in the environment.
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    profile = given.get("AWS_DEFAULT_PROFILE") or given.get("AWS_PROFILE")
+    # With no variable named in its place, each of these comes from the environment we were given, not the process's.
+    session = botocore.session.Session(
+        session_vars={
+            "profile": (None, None, profile, None),
+            "config_file": (None, None, given.get("AWS_CONFIG_FILE", "~/.aws/config"), None),
+            "credentials_file": (None, None, given.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), None),
+        },
+        include_builtin_handlers=False,
+    )
+    try:
+        region = session.get_scoped_config().get("region")
+    except BotoCoreError as error:
+        raise Faults([f"the AWS configuration cannot be used: {shown(str(error))}"]) from error
+    return region if isinstance(region, str) and region else None
+
+
+def _fault_texts(error: ErrorDetails, cls: type[Settings], given: Mapping[str, str]) -> Sequence[str]:
+    """What one of pydantic's errors means to a user, in one or more complete texts."""
+    key = error["loc"][0]
+    name, field = next((f.validation_alias, f) for n, f in cls.model_fields.items() if key in (n, f.validation_alias))
+    if error["type"] == "missing":
+        return [f"{name} is not set: {field.description}"]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, Faults):
+        return cause.texts
+    rule = str(cause) if isinstance(cause, ValueError) else _rule(field, error)
+    return [f"{name}={shown(given.get(str(name), ''))}: {rule}"]
+
+
+def _rule(field: FieldInfo, error: ErrorDetails) -> str:
+    """The rule that a value broke, told from the declaration: pydantic names only the one bound that was crossed."""
+    types = (field.annotation, *get_args(field.annotation))
+    choices = [choice for type_ in types for choice in get_args(type_) if isinstance(choice, str)]
+    if choices:
+        return f"must be {' or '.join(choices)}"
+    low = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
+    high = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
+    if low is None or high is None:
+        return shown(error["msg"])
+    crossed = error["type"] in ("greater_than_equal", "less_than_equal")
+    kind = "" if crossed else "a whole number " if field.annotation is int else "a number "
+    return f"must be {kind}between {low} and {high}"

@@ -1,0 +1,204 @@
+"""The settings as types: names, defaults, ranges and the checks across them.
+
+docs/settings.md is the same table for users, and a test compares the two. bridge/settings.py fills these classes from
+an environment; constructing one reads nothing but its arguments (and, left unsaid, the host's name).
+
+A check across settings is written at the field that comes later: a field that is itself at fault is then missing from
+``info.data``, so that every other fault is still told at once.
+"""
+
+from __future__ import annotations
+
+import operator
+import socket
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bridge import settings_rules as rules
+from bridge.settings_rules import Faults, shown
+
+
+def _on_off(value: object) -> object:
+    if isinstance(value, str):
+        if value not in ("on", "off"):
+            raise ValueError("must be on or off")
+        return value == "on"
+    return value
+
+
+def _level(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must be printable")
+    return value
+
+
+class Settings(BaseSettings):
+    """Base of all settings: frozen, and filled from constructor arguments only (field names or variable names)."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, case_sensitive=True, populate_by_name=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but the constructor's arguments."""
+        # The loaders hand over what they read from the environment they were given: nothing else may slip in.
+        return (init_settings,)
+
+
+class RegionalSettings(Settings):
+    """For a command that makes AWS clients; ``region`` is None when nothing names one."""
+
+    region: str | None = None  # no variable of ours: follows from AWS_REGION and its kin, see bridge/region.py
+
+
+class TaskQueueSettings(RegionalSettings):
+    """What a process needs that only sends Celery's own messages (``.delay()``)."""
+
+    sqs_task_queue_url: str | None = Field(None, validation_alias="SQS_TASK_QUEUE_URL")
+
+    @field_validator("sqs_task_queue_url")
+    @classmethod
+    def _is_queue(cls, url: str | None) -> str | None:
+        return _queue_url(url, "SQS_TASK_QUEUE_URL")
+
+
+class ResultsSettings(RegionalSettings):
+    """What the shipped tasks need to write their results; ``results_url`` ends with exactly one slash."""
+
+    results_url: str | None = Field(None, validation_alias="BRIDGE_RESULTS_URL")
+
+    @field_validator("results_url")
+    @classmethod
+    def _is_prefix(cls, url: str | None) -> str | None:
+        return None if url is None else rules.results_url(url)
+
+
+class RetrySettings(Settings):
+    """The defaults for tasks that do not say."""
+
+    max_retries: int = Field(5, ge=0, le=1000, validation_alias="BRIDGE_MAX_RETRIES")
+    retry_backoff_seconds: int = Field(2, ge=1, le=43_200, validation_alias="BRIDGE_RETRY_BACKOFF_SECONDS")
+    retry_backoff_max_seconds: int = Field(600, ge=1, le=43_200, validation_alias="BRIDGE_RETRY_BACKOFF_MAX_SECONDS")
+    # SQS ends every lease 43,200 s after the receive; the rest up to there is room to settle the message.
+    task_time_limit_seconds: float = Field(
+        3600, ge=1, le=42_000, allow_inf_nan=False, validation_alias="BRIDGE_TASK_TIME_LIMIT_SECONDS"
+    )
+
+    @field_validator("retry_backoff_max_seconds")
+    @classmethod
+    def _not_below_backoff(cls, longest: int, info: ValidationInfo) -> int:
+        first = info.data.get("retry_backoff_seconds", longest)
+        if first > longest:
+            raise Faults([f"BRIDGE_RETRY_BACKOFF_SECONDS={first}: is above BRIDGE_RETRY_BACKOFF_MAX_SECONDS={longest}"])
+        return longest
+
+
+class WorkerSettings(TaskQueueSettings, ResultsSettings, RetrySettings):
+    """Everything a worker needs; all durations are in seconds.
+
+    ``allowed_buckets`` are globs; ``log_format`` None means text on a terminal and JSON elsewhere; ``region`` is set
+    whenever load_worker_settings made the object.
+    """
+
+    sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        validation_alias="SQS_QUEUE_URL", description="the URL of the queue that S3 notifies"
+    )
+    sqs_dlq_url: str | None = Field(None, validation_alias="SQS_DLQ_URL")
+    task_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        validation_alias="BRIDGE_TASK_MODULES", description="the modules with your tasks, in order of precedence"
+    )
+    unrouted: Literal["dead-letter", "ignore"] = Field("dead-letter", validation_alias="BRIDGE_UNROUTED")
+    allowed_buckets: Annotated[tuple[str, ...], NoDecode] = Field(("*",), validation_alias="BRIDGE_ALLOWED_BUCKETS")
+    visibility_timeout_seconds: int = Field(120, ge=6, le=43_200, validation_alias="BRIDGE_VISIBILITY_TIMEOUT_SECONDS")
+    heartbeat: Annotated[bool, BeforeValidator(_on_off)] = Field(True, validation_alias="BRIDGE_HEARTBEAT")
+    wait_time_seconds: int = Field(20, ge=0, le=20, validation_alias="BRIDGE_WAIT_TIME_SECONDS")
+    poll_interval_seconds: float = Field(
+        0, ge=0, le=300, allow_inf_nan=False, validation_alias="BRIDGE_POLL_INTERVAL_SECONDS"
+    )
+    poll_mode: Literal["after-empty", "paced"] = Field("after-empty", validation_alias="BRIDGE_POLL_MODE")
+    max_messages_per_poll: int = Field(10, ge=1, le=10, validation_alias="BRIDGE_MAX_MESSAGES_PER_POLL")
+    spare_receives: int = Field(10, ge=0, le=1000, validation_alias="BRIDGE_SPARE_RECEIVES")
+    drain_seconds: float = Field(25, ge=0, le=7200, allow_inf_nan=False, validation_alias="BRIDGE_DRAIN_SECONDS")
+    log_format: Literal["text", "json"] | None = Field(None, validation_alias="BRIDGE_LOG_FORMAT")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)] = Field(
+        "INFO", validation_alias="BRIDGE_LOG_LEVEL"
+    )
+    pod_name: Annotated[str, BeforeValidator(_printable)] = Field(
+        default_factory=socket.gethostname, validation_alias="BRIDGE_POD_NAME"
+    )
+
+    @field_validator("sqs_queue_urls", mode="before")
+    @classmethod
+    def _are_queues(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        name = "SQS_QUEUE_URL"
+        urls = rules.list_of(value, name, lambda url: rules.queue_url_fault(url, name))
+        faults = rules.repeats(urls, name, rules.same_queue)
+        task_queue = info.data.get("sqs_task_queue_url")
+        if task_queue and any(rules.same_queue(task_queue, url) for url in urls):
+            # On the S3 queue a Celery message is dead-lettered, never run: every .delay() would end there.
+            faults.append(f"SQS_TASK_QUEUE_URL={shown(task_queue)}: must not be a queue of SQS_QUEUE_URL")
+        if faults:
+            raise Faults(faults)
+        return urls
+
+    @field_validator("sqs_dlq_url")
+    @classmethod
+    def _is_other_queue(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is not None:
+            _queue_url(url, "SQS_DLQ_URL")
+            sources = (*info.data.get("sqs_queue_urls", ()), info.data.get("sqs_task_queue_url"))
+            if any(source and rules.same_queue(source, url) for source in sources):
+                raise ValueError("must not be a queue that the worker reads: a dead letter would come back for ever")
+        return url
+
+    @field_validator("task_modules", mode="before")
+    @classmethod
+    def _are_modules(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        modules = rules.list_of(value, "BRIDGE_TASK_MODULES", rules.module_fault)
+        if faults := rules.repeats(modules, "BRIDGE_TASK_MODULES", operator.eq):
+            raise Faults(faults)
+        return modules
+
+    @field_validator("allowed_buckets", mode="before")
+    @classmethod
+    def _are_globs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return rules.list_of(value, "BRIDGE_ALLOWED_BUCKETS", rules.bucket_glob_fault)
+
+    @field_validator("heartbeat")
+    @classmethod
+    def _limit_fits_lease(cls, heartbeat: bool, info: ValidationInfo) -> bool:
+        lease = info.data.get("visibility_timeout_seconds")
+        limit = info.data.get("task_time_limit_seconds")
+        if not heartbeat and lease is not None and limit is not None and limit > lease:
+            raise ValueError(
+                f"the time limit of {limit:g} s is above the visibility timeout of {lease} s, so a message would come "
+                f"back while its task still runs: set BRIDGE_TASK_TIME_LIMIT_SECONDS (default 3600) to at most {lease} "
+                f"or BRIDGE_VISIBILITY_TIMEOUT_SECONDS (default 120) to at least {limit:g}"
+            )
+        return heartbeat
+
+
+def _queue_url(url: str | None, name: str) -> str | None:
+    if url is not None and (fault := rules.queue_url_fault(url, name)):
+        raise ValueError(fault)
+    return url

@@ -1,0 +1,200 @@
+"""Settling: what was decided for a message is carried out in SQS, off the event loop, in the order that loses nothing.
+
+- delete: renewed until the delete is confirmed;
+- retry and hand back: renewing stops, a renewal under way is awaited, then the visibility changes;
+- dead letter: sent and confirmed first, then deleted, renewed all the while.
+
+The first verdict on a message wins; every later one is refused. A message counts as settled when SQS confirmed it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bridge import metrics
+from bridge.aws import error_code, is_stale_handle
+from bridge.dead_letter import cause, send_arguments
+from bridge.deletes import LINGER_SECONDS, THREADS, Deletes
+from bridge.lanes import Again, Lane
+from bridge.leases import Lease, LeaseTable, State
+from bridge.log import get_logger
+from bridge.retry_policy import cut_delay
+from bridge.settlement import Settlement
+from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
+
+log = get_logger(__name__)
+
+
+class Settler:
+    """Carries out verdicts. ``settle`` may be called from any thread and never blocks on SQS."""
+
+    def __init__(self, client: Any, table: LeaseTable, *, worker: str, on_slot_free: Callable[[], None]) -> None:
+        """``worker`` is the name in dead letters; ``on_slot_free`` is called when a running task's place is free."""
+        self._client = client
+        self._table = table
+        self._worker = worker
+        self._on_slot_free = on_slot_free
+        deletes = Deletes(client, self._confirmed, self._lapsed)
+        self._deletes: Lane[Settlement] = Lane("delete", deletes.call, linger_seconds=LINGER_SECONDS, threads=THREADS)
+        self._visibility: Lane[Settlement] = Lane("visibility", self._change_visibility, threads=2)
+        self._dead_letters: Lane[Settlement] = Lane("dead-letter", self._send_dead_letter, batch_size=1, threads=2)
+        self._lanes = (self._deletes, self._visibility, self._dead_letters)
+
+    def start(self) -> None:
+        """Start the lanes' threads."""
+        for lane in self._lanes:
+            lane.start()
+
+    def settle(self, lease: Lease, verdict: Verdict) -> bool:
+        """Carry out ``verdict``; False when the message's end was decided before."""
+        was_running = lease.state is State.RUNNING
+        keeps_beat = isinstance(verdict, (Delete, DeadLetter))
+        if not (self._table.end(lease) if keeps_beat else self._table.release(lease)):
+            return False
+        self.carry_out(lease, verdict)
+        if was_running:
+            self._on_slot_free()
+        return True
+
+    def carry_out(self, lease: Lease, verdict: Verdict) -> None:
+        """Put a message whose state was already changed (a hand-back decided by the table) on its lane."""
+        lane = {Delete: self._deletes, DeadLetter: self._dead_letters}.get(type(verdict), self._visibility)
+        lane.add(lease.queue.url, Settlement(lease, verdict))
+
+    @property
+    def pending(self) -> int:
+        """How many messages are decided and not confirmed."""
+        return sum(lane.pending for lane in self._lanes)
+
+    def flush_hand_backs(self, timeout_seconds: float) -> bool:
+        """Wait until every visibility change is confirmed; False when time ran out."""
+        return self._visibility.flush(timeout_seconds)
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Wait until everything is confirmed; False when time ran out."""
+        deadline = time.monotonic() + timeout_seconds
+        # Dead letters first: each ends as a delete.
+        order = (self._visibility, self._dead_letters, self._deletes)
+        flushed = [lane.flush(max(0.0, deadline - time.monotonic())) for lane in order]
+        return all(flushed)
+
+    def stop(self) -> None:
+        """End the threads."""
+        for lane in self._lanes:
+            lane.stop()
+
+    def _change_visibility(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
+        self._table.await_beat([s.lease for s in batch])
+        now = time.monotonic()
+        handles = [s.lease.receipt_handle for s in batch]
+        delays = [_delay(s.verdict, s.lease.age_seconds(now)) for s in batch]
+        try:
+            answer = self._client.change_message_visibility_batch(
+                QueueUrl=batch[0].lease.queue.url,
+                Entries=[
+                    {"Id": str(n), "ReceiptHandle": handles[n], "VisibilityTimeout": delays[n]}
+                    for n in range(len(batch))
+                ],
+            )
+        except Exception as error:  # noqa: BLE001 - any failure of the call means: not confirmed, so try again
+            metrics.requests.labels("ChangeMessageVisibilityBatch", error_code(error)).inc()
+            log.warning("visibility_failed", messages=len(batch), error_type=error_code(error), error=str(error))
+            yield from self._try_again(batch)
+            return
+        metrics.requests.labels("ChangeMessageVisibilityBatch", "ok").inc()
+        confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
+        failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
+        for n, settlement in enumerate(batch):
+            if handles[n] != settlement.lease.receipt_handle:
+                yield Again(settlement, 0.0)
+            elif n in confirmed:
+                self._confirmed(settlement, delay_seconds=delays[n])
+            else:
+                entry = failed.get(n, {})
+                if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):
+                    self._lapsed(settlement)
+                else:
+                    yield from self._try_again([settlement])
+
+    def _send_dead_letter(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
+        for settlement in batch:
+            lease, verdict = settlement.lease, settlement.verdict
+            assert isinstance(verdict, DeadLetter)  # noqa: S101 - only dead letters are put on this lane
+            why = cause(
+                verdict,
+                raw=lease.raw,
+                task=lease.task,
+                task_id=lease.task_id,
+                attempts=lease.attempts,
+                source_queue=lease.queue.name,
+                now=time.time(),
+                worker=self._worker,
+            )
+            arguments = send_arguments(
+                lease.raw, why, queue_url=lease.queue.dlq_url, max_bytes=lease.queue.dlq_max_bytes
+            )
+            try:
+                self._client.send_message(**arguments)
+            except Exception as error:  # noqa: BLE001 - not confirmed: the message stays ours and is tried again
+                metrics.requests.labels("SendMessage", error_code(error)).inc()
+                log.warning("dead_letter_failed", **_fields(settlement), error_type=error_code(error), error=str(error))
+                yield from self._try_again([settlement])
+                continue
+            metrics.requests.labels("SendMessage", "ok").inc()
+            attributes = arguments.get("MessageAttributes", {})
+            log.warning(
+                "dead_lettered", **_fields(settlement), **({} if "BridgeCause" in attributes else {"cause": why})
+            )
+            settlement.tries = 0
+            self._deletes.add(lease.queue.url, settlement)
+
+    def _try_again(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
+        now = time.monotonic()
+        for settlement in batch:
+            if settlement.lease.lost or now >= settlement.lease.expires_at:
+                self._failed(settlement)
+            else:
+                yield settlement.again()
+
+    def _confirmed(self, settlement: Settlement, **fields: Any) -> None:
+        lease, verdict = settlement.lease, settlement.verdict
+        self._table.drop(lease)
+        metrics.settled.labels(lease.queue.name, verdict.outcome, verdict.reason or "").inc()
+        log.info("message_settled", **_fields(settlement), **fields)
+
+    def _lapsed(self, settlement: Settlement) -> None:
+        # The lease ended before SQS had our answer: the message may be with another worker, so nothing is claimed.
+        self._table.drop(settlement.lease)
+        metrics.lapsed.labels(settlement.lease.queue.name).inc()
+        log.warning("message_lapsed", **_fields(settlement))
+
+    def _failed(self, settlement: Settlement) -> None:
+        self._table.drop(settlement.lease)
+        reason = settlement.verdict.reason or settlement.verdict.outcome
+        metrics.settled.labels(settlement.lease.queue.name, "settle_failed", reason).inc()
+        log.error("settle_failed", **{**_fields(settlement), "outcome": "settle_failed", "reason": reason})
+
+
+def _delay(verdict: Verdict, age_seconds: float) -> int:
+    return cut_delay(verdict.delay_seconds, age_seconds) if isinstance(verdict, RetryIn) else 0
+
+
+def _fields(settlement: Settlement) -> dict[str, Any]:
+    lease, verdict = settlement.lease, settlement.verdict
+    fields: dict[str, Any] = {
+        "message_id": lease.message_id,
+        "task_id": lease.task_id,
+        "task": lease.task,
+        "queue": lease.queue.name,
+        **lease.about,
+        "attempt": lease.attempts,
+        "outcome": verdict.outcome,
+        "reason": verdict.reason,
+    }
+    if isinstance(verdict, (RetryIn, DeadLetter)):
+        fields |= {"error_type": verdict.error_type, "error": verdict.error}
+    if isinstance(verdict, HandBack):
+        fields["receives"] = lease.receives
+    return {name: value for name, value in fields.items() if value is not None}

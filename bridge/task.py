@@ -1,0 +1,145 @@
+"""The Task base class: Celery's, with retries that stay in place.
+
+``Task.retry`` here publishes nothing: it raises, and the worker's parent process turns that into a visibility change
+of the very same SQS message. So ``autoretry_for``, ``retry_backoff`` and ``self.retry(countdown=…)`` keep their
+meaning, the receive count goes on counting, and the last failure can be dead-lettered
+(stock Celery sends a new message, deletes the old one and acknowledges the last failure: the work is lost).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar, NoReturn
+
+from celery import Task
+from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, SoftTimeLimitExceeded
+
+from bridge.retry_policy import backoff
+from bridge.routing import Route
+
+#: What "left alone" means where no worker has read its settings: a plain call, a test, an eager run.
+DEFAULT_MAX_RETRIES = 5
+DEFAULT_BACKOFF_SECONDS = 2
+DEFAULT_BACKOFF_MAX_SECONDS = 600
+
+
+class RetryInPlace(Retry):
+    """The task is to run again from the same SQS message, after ``when`` (seconds or a datetime)."""
+
+
+class Republished(Retry):
+    """Celery itself sent the retry as a new message, so the one at hand is done with."""
+
+
+class NothingToDo(Ignore):
+    """The task found that there is nothing (left) to do; ``reason`` is the public word for why."""
+
+    def __init__(self, reason: str = "", text: str = "") -> None:
+        """``reason`` becomes the reason of the outcome ``ignored``."""
+        super().__init__(reason, text)
+        self.reason = reason
+
+
+class BridgeTask(Task):
+    """Base class of every task of the app, Celery's built-in ones included."""
+
+    abstract = True
+    Request = "bridge.request:Request"
+    #: A soft time limit is retried like a hard one, unless the task says otherwise (``dont_autoretry_for``).
+    autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (SoftTimeLimitExceeded,)
+    dont_autoretry_for: ClassVar[tuple[type[BaseException], ...]] = ()
+    #: What the task takes from a queue of events; None for tasks that only Celery messages name.
+    route: ClassVar[Route | None] = None
+    #: Length of the lease of its messages in seconds; None: BRIDGE_VISIBILITY_TIMEOUT_SECONDS.
+    visibility_timeout: int | None = None
+    #: The default backoff, for tasks that do not say; a worker puts its settings here.
+    backoff_seconds = DEFAULT_BACKOFF_SECONDS
+    backoff_max_seconds = DEFAULT_BACKOFF_MAX_SECONDS
+    retry_jitter: bool = True
+    #: Which of max_retries, retry_backoff and retry_backoff_max the decorator was not told.
+    left_alone: frozenset[str] = frozenset()
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        default_backoff: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Raise Retry, as Celery's documentation says; the same message comes back after the delay.
+
+        https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying. Other arguments, ``throw=False`` and options
+        of the publishing need a new message: on the task queue Celery sends one, on a queue of events a ValueError
+        says so. ``default_backoff`` is how the decorator asks for the worker's default delay.
+        """
+        request = self.request
+        if default_backoff:
+            jitter = _random() if self.retry_jitter else 1.0
+            countdown = backoff(request.retries, self.backoff_seconds, self.backoff_max_seconds, jitter)
+        if request.called_directly or request.is_eager:
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        new_message = args is not None or kwargs is not None or not throw or bool(options)
+        if self.name.startswith("celery.") or new_message:
+            return self._republish(args, kwargs, exc, throw, eta, countdown, max_retries, options)
+        limit = self.max_retries if max_retries is None else max_retries
+        # A limit given in the task's own call to retry() also binds the autoretry around it, in this run only.
+        if request.get("retries_exhausted") or (limit is not None and request.retries >= limit):
+            request.retries_exhausted = True
+            _give_up(exc, self, request)
+        if eta is None and countdown is None:
+            countdown = self.default_retry_delay
+        raise RetryInPlace(exc=exc, when=eta or countdown)
+
+    def _republish(
+        self,
+        args: Any,
+        kwargs: Any,
+        exc: BaseException | None,
+        throw: bool,
+        eta: datetime | None,
+        countdown: float | None,
+        max_retries: int | None,
+        options: dict[str, Any],
+    ) -> Any:
+        if (self.request.get("bridge") or {}).get("kind") == "event":
+            raise ValueError(
+                "retry() with args, kwargs, throw=False or publishing options would send a new message; a message on a "
+                "queue of S3 events is retried as it is"
+            )
+        try:
+            retry = super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        except Retry as sent:
+            raise Republished(sent.message, sent.exc, sent.when) from exc
+        return retry
+
+
+def wanted_seconds(retry: Retry, now: datetime) -> float:
+    """Return the delay that a Retry asks for, in seconds; 0 for a moment that has passed."""
+    when = retry.when
+    if isinstance(when, datetime):
+        return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
+    return max(0.0, float(when or 0))
+
+
+def _give_up(exc: BaseException | None, task: BridgeTask, request: Any) -> NoReturn:
+    error: Any = exc or MaxRetriesExceededError(
+        f"Can't retry {task.name}[{request.id}]: {request.retries} retries are used up",
+        task_args=request.args,
+        task_kwargs=request.kwargs,
+    )
+    try:
+        error.retries_exhausted = True  # travels to the parent in the pickled __dict__
+    except AttributeError:
+        pass  # an exception with __slots__: the parent then compares its class with autoretry_for
+    raise error
+
+
+def _random() -> float:
+    import random
+
+    return random.random()  # noqa: S311 - spreads retries, is no secret

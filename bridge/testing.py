@@ -1,0 +1,200 @@
+"""Test your tasks without a server: ``s3_object``, ``s3_event`` and ``run_event``. Also a pytest plugin.
+
+What a test runs is the real thing but for SQS and the network: the real parser, routing, envelope, Celery's tracer and
+the retry policy. Objects made by ``s3_object`` live until the test ends (the plugin sees to that).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import md5
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote_plus
+from uuid import uuid4
+
+import pytest
+from celery.app.trace import build_tracer
+
+from bridge.celery import app
+from bridge.decorators import declared_routes
+from bridge.envelope import Delivery, for_event
+from bridge.errors import ObjectChanged, ObjectGone
+from bridge.failure import failure_of
+from bridge.retry_policy import Attempt, decide, request_retries
+from bridge.routing import Rules, ToTask, route
+from bridge.s3_object import ObjectHead, S3Object, use_source
+from bridge.verdicts import DeadLetter, Delete, RetryIn, Verdict
+
+__all__ = ["RunResult", "run_event", "s3_event", "s3_object"]
+
+_TIME = "2026-01-02T03:04:05.000Z"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a message.
+
+    ``outcome`` and ``reason`` are the worker's own words (``deleted``, ``ignored``, ``retried``, ``dead_lettered``,
+    ``handed_back``); ``delay_seconds`` belongs to ``retried``; ``task`` is the task that took it, ``result`` what it
+    returned, ``error`` the text of what it raised.
+    """
+
+    outcome: str
+    reason: str | None = None
+    delay_seconds: int | None = None
+    task: str | None = None
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass
+class _LocalObjects:
+    """The objects of one test, read in place of S3's."""
+
+    contents: dict[tuple[str, str], bytes | Path] = field(default_factory=dict)
+
+    def content(self, obj: S3Object) -> bytes | Path:
+        try:
+            content = self.contents[obj.bucket, obj.key]
+        except KeyError:
+            raise ObjectGone(f"{obj.url}: no s3_object() was made for it in this test") from None
+        if obj.etag is not None and obj.etag != _etag(content) and not obj.allow_changed:
+            raise ObjectChanged(f"{obj.url} was overwritten since its event")
+        return content
+
+    def open(self, obj: S3Object) -> BinaryIO:
+        content = self.content(obj)
+        return content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+
+    def download(self, obj: S3Object, path: Path) -> None:
+        content = self.content(obj)
+        path.write_bytes(content.read_bytes() if isinstance(content, Path) else content)
+
+    def head(self, obj: S3Object) -> ObjectHead:
+        content = self.content(obj)
+        return ObjectHead(
+            size=_size(content),
+            etag=_etag(content),
+            content_type="binary/octet-stream",
+            metadata={},
+            last_modified=datetime.fromisoformat(_TIME),
+            version_id=obj.version_id,
+            storage_class="STANDARD",
+        )
+
+
+_objects = _LocalObjects()
+_in_use = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _local_s3_objects() -> Iterator[None]:
+    """Give each test objects of its own; a test that makes none reads from S3, as ever."""
+    yield
+    _objects.contents.clear()
+    _in_use.close()
+
+
+def s3_object(content: bytes | str | Path, key: str = "file", bucket: str = "test-bucket", **fields: Any) -> S3Object:
+    """Make an object that a task of this test can open, download and ask for its head.
+
+    ``content`` is bytes, text (as UTF-8), or the path of a file. ``fields`` are those of S3Object (``version_id``,
+    ``event_name``…). Making one again with other content is an overwrite: the older S3Object then reads as changed.
+    """
+    if not _objects.contents:
+        _in_use.enter_context(use_source(_objects))
+    stored = content.encode() if isinstance(content, str) else content
+    _objects.contents[bucket, key] = stored
+    given: dict[str, Any] = {
+        "size": _size(stored),
+        "etag": _etag(stored),
+        "event_time": _TIME,
+        "sequencer": "0055AED6DCD90281E5",
+    }
+    return S3Object(bucket=bucket, key=key, **(given | fields))
+
+
+def s3_event(*objects: S3Object | str, bucket: str = "test-bucket", event_name: str | None = None) -> dict[str, Any]:
+    """Return the S3 event of these objects, a record each; a text is the key of an object that need not exist."""
+    made = [S3Object(bucket=bucket, key=o) if isinstance(o, str) else o for o in objects]
+    return {"Records": [_record(o, event_name or o.event_name) for o in made]}
+
+
+def run_event(
+    event: Mapping[str, Any] | str,
+    *,
+    receives: int = 1,
+    message_attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    allowed_buckets: tuple[str, ...] = ("*",),
+) -> RunResult:
+    """Run a message as a worker would, through every task that has been imported, and return what becomes of it.
+
+    ``event`` is the body: a dict (sent as JSON) or a text. ``receives`` is how often SQS delivered it, this time
+    included. ``message_attributes`` have SQS's shape.
+    """
+    raw: dict[str, Any] = {
+        "MessageId": str(uuid4()),
+        "ReceiptHandle": str(uuid4()),
+        "Body": event if isinstance(event, str) else json.dumps(event),
+        "Attributes": {"ApproximateReceiveCount": str(receives)},
+        "MessageAttributes": dict(message_attributes or {}),
+    }
+    target = route(raw["Body"], raw["MessageAttributes"], Rules(declared_routes(), allowed_buckets))
+    if not isinstance(target, ToTask):
+        return _result(target, None)
+    task = app.tasks[target.task]
+    retries = request_retries(receives, task.max_retries)
+    delivery = Delivery("test-queue", "test-queue", raw["ReceiptHandle"], receives, retries, datetime.now(UTC))
+    payload = for_event(raw, target, delivery)
+    args, kwargs, _ = json.loads(payload["body"])
+    request = {**payload["headers"], "delivery_info": payload["properties"]["delivery_info"], "is_eager": False}
+    with use_source(_objects):
+        trace = build_tracer(task.name, task, app=app)
+        traced = trace(raw["MessageId"], args, kwargs, request)
+    if not traced.info:
+        return RunResult("deleted", task=task.name, result=traced.retval)
+    failure = failure_of(traced.retval, task)
+    attempt = Attempt(retries, task.max_retries, 0.0, task.backoff_seconds, task.backoff_max_seconds)
+    return _result(Delete() if failure is None else decide(failure, attempt, jitter=1.0), task.name)
+
+
+def _result(verdict: Verdict, task: str | None) -> RunResult:
+    return RunResult(
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        delay_seconds=verdict.delay_seconds if isinstance(verdict, RetryIn) else None,
+        task=task,
+        error=verdict.error if isinstance(verdict, (RetryIn, DeadLetter)) else None,
+    )
+
+
+def _record(obj: S3Object, event_name: str) -> dict[str, Any]:
+    described = {"key": quote_plus(obj.key), "size": obj.size, "eTag": obj.etag}
+    described |= {"versionId": obj.version_id, "sequencer": obj.sequencer}
+    return {
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "awsRegion": obj.region or "us-east-1",
+        "eventTime": obj.event_time or _TIME,
+        "eventName": event_name,
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "bucket": {"name": obj.bucket, "arn": f"arn:aws:s3:::{obj.bucket}"},
+            "object": {name: value for name, value in described.items() if value is not None},
+        },
+    }
+
+
+def _size(content: bytes | Path) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def _etag(content: bytes | Path) -> str:
+    data = content.read_bytes() if isinstance(content, Path) else content
+    return md5(data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,88 @@
+"""How many messages a receive asks for: never beyond the window, in tens where it can, at once where a process idles."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.receivers import receive_size
+
+
+def size(**changed):
+    """A receive of an idle worker with a window of 20, but for what is said."""
+    given = {"window": 20, "held": 0, "asked": 0, "unconfirmed": 0, "idle": True, "busy_processes_left": 0}
+    return receive_size(**(given | changed))
+
+
+counts = st.integers(0, 300)
+
+
+@given(
+    window=st.integers(1, 300),
+    held=counts,
+    asked=counts,
+    unconfirmed=counts,
+    idle=st.booleans(),
+    left=st.integers(-300, 300),
+    limit=st.integers(1, 10),
+)
+def test_never_more_than_the_window_and_the_limit(window, held, asked, unconfirmed, idle, left, limit):
+    """What is held, what is under way and what is asked for now fit into the window together."""
+    ask = receive_size(
+        window=window,
+        held=held,
+        asked=asked,
+        unconfirmed=unconfirmed,
+        idle=idle,
+        busy_processes_left=left,
+        limit=limit,
+    )
+    assert 0 <= ask <= limit
+    assert ask == 0 or held + asked + ask <= window
+    if unconfirmed > max(100, window):
+        assert ask == 0
+    elif idle:
+        assert ask == max(0, min(limit, window - held - asked))
+
+
+def test_an_idle_queue_keeps_its_long_poll_for_a_single_slot():
+    """The poll that waits for work asks for whatever is free."""
+    assert size(held=19) == 1
+    assert size(held=20) == 0
+    assert size() == 10
+
+
+def test_with_work_about_a_receive_waits_for_ten_slots():
+    """Ten messages cost one call, so nine free slots are not worth one while every process has its next message."""
+    assert size(idle=False, held=11) == 0
+    assert size(idle=False, held=10) == 10
+
+
+def test_a_smaller_window_or_limit_is_enough():
+    """The whole window, or the most a poll may bring, stands for the ten."""
+    assert size(idle=False, window=4) == 4
+    assert size(idle=False, window=4, held=1) == 0
+    assert size(idle=False, held=17, limit=3) == 3
+    assert size(idle=False, held=18, limit=3) == 0
+
+
+def test_a_process_that_would_run_dry_does_not_wait():
+    """A free process without a next message gets a receive at once, unless one under way will bring enough."""
+    assert size(idle=False, held=15, busy_processes_left=1) == 5
+    assert size(idle=False, held=10, asked=5, busy_processes_left=5) == 0
+    assert size(idle=False, held=10, asked=5, busy_processes_left=6) == 5
+
+
+def test_too_many_unconfirmed_messages_stop_the_receiving():
+    """More than a hundred finished messages, or the window if larger, await SQS: nothing new until it answers."""
+    assert size(unconfirmed=100) == 10
+    assert size(unconfirmed=101) == 0
+    assert size(window=200, unconfirmed=200) == 10
+    assert size(window=200, unconfirmed=201) == 0
+
+
+@given(held=st.integers(0, 40), idle=st.booleans(), limit=st.integers(1, 10))
+def test_an_empty_worker_always_receives(held, idle, limit):
+    """With nothing held, asked for or unconfirmed there is a receive, whatever the queue did last."""
+    assert size(held=0, idle=idle, limit=limit) > 0
+    assert size(held=held, window=40, idle=True, limit=limit) == min(limit, 40 - held)
