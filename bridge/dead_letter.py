@@ -90,7 +90,7 @@ def send_arguments(raw: Mapping[str, Any], why: Mapping[str, Any], *, queue_url:
 
 
 def fitted(why: Mapping[str, Any], max_bytes: int) -> str | None:
-    """Return the cause as JSON of at most ``max_bytes``: first the traceback is cut, then the error; None if in vain."""
+    """Return the cause as JSON of at most ``max_bytes``, traceback and then error cut to fit; None if that fails."""
     # ASCII escapes also keep out the characters that SQS refuses (control characters, lone surrogates).
     for traceback_share, error_share in ((1.0, 1.0), (0.5, 1.0), (0.2, 1.0), (0.05, 0.5), (0.0, 0.25), (0.0, 0.0)):
         cut = {

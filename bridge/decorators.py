@@ -10,12 +10,16 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Literal, NamedTuple
+from uuid import uuid4
 
-from celery.exceptions import SoftTimeLimitExceeded
+from celery import current_task
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 
+from bridge import scratch
 from bridge.celery import app
-from bridge.errors import ObjectChanged, ObjectGone, TaskExited
+from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge, TaskExited
 from bridge.log import get_logger
 from bridge.message import Message
 from bridge.routing import Route
@@ -24,12 +28,22 @@ from bridge.task import DEFAULT_MAX_RETRIES, BridgeTask, NothingToDo
 
 log = get_logger(__name__)
 
-#: Every declared task in the order of definition: (sequence, module, route).
-_declared: dict[str, tuple[int, str, Route]] = {}
+
+class _Declared(NamedTuple):
+    """A declared task: its place in the order of definition, its module, its function's full name, what it takes."""
+
+    sequence: int
+    module: str
+    where: str
+    route: Route
+
+
+_declared: dict[str, _Declared] = {}
 _sequence = itertools.count()
 
-#: These say that the object is not there to be worked on; trying again cannot bring it back.
-_NEVER_RETRIED = (ObjectGone, ObjectChanged)
+#: The first three say that there is nothing to work on, and trying again cannot change that; Celery's autoretry would
+#: take Reject for an error like any other.
+_NEVER_RETRIED = (ObjectGone, ObjectChanged, ObjectTooLarge, Reject)
 
 
 def file_task(
@@ -39,6 +53,7 @@ def file_task(
     *,
     missing_ok: bool = False,
     allow_changed: bool = False,
+    max_bytes: int | None = None,
     visibility_timeout: int | None = None,
     **celery_options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
@@ -46,23 +61,28 @@ def file_task(
 
     The function takes one S3Object; a message with several records calls it for each in order, in one run, under one
     time limit. ``missing_ok``: an object that is gone is ignored instead of dead-lettered. ``allow_changed``: an object
-    overwritten since its event is read as it is now. ``visibility_timeout``: lease of its messages, 6–43200 seconds.
+    overwritten since its event is read as it is now. ``max_bytes``: a larger object is dead-lettered as ``too-large``
+    before the task runs (or when it is read, if its event did not say its size). ``visibility_timeout``: lease of its
+    messages, 6–43200 seconds.
     Every other option is Celery's and means what Celery's documentation says
     (https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options).
     Raises ValueError for ``acks_late=False`` and for a visibility timeout out of range.
     """
     names = tuple(e.removeprefix("s3:") for e in ([events] if isinstance(events, str) else events))
 
+    def as_declared(obj: S3Object) -> S3Object:
+        return replace(obj, allow_changed=allow_changed or obj.allow_changed, max_bytes=max_bytes)
+
     def each_object(call: Callable[[S3Object], Any], argument: Any) -> Any:
-        if isinstance(argument, list):
-            return _run_all([S3Object.from_dict(a) for a in argument], call, missing_ok, allow_changed)
-        if isinstance(argument, S3Object):
-            return call(argument)
-        return _run_all([S3Object.from_dict(argument)], call, missing_ok, allow_changed)[0]
+        if isinstance(argument, S3Object):  # a plain call: the caller sees ObjectGone and ObjectChanged themselves
+            return call(as_declared(argument))
+        records = argument if isinstance(argument, list) else [argument]
+        results = _run_all([as_declared(S3Object.from_dict(r)) for r in records], call, missing_ok)
+        return results if isinstance(argument, list) else results[0]
 
     def declare(function: Callable[..., Any]) -> Any:
         def route(name: str) -> Route:
-            return Route(task=name, kind="file", key=key, bucket=bucket, events=names)
+            return Route(task=name, kind="file", key=key, bucket=bucket, events=names, max_bytes=max_bytes)
 
         return _declare(function, each_object, route, visibility_timeout, celery_options)
 
@@ -97,12 +117,11 @@ def message_task(
 def declared_routes(modules: Sequence[str] = ()) -> tuple[Route, ...]:
     """Return the routes in the order of ``modules``, then of definition; a module's submodules count as it."""
 
-    def position(entry: tuple[int, str, Route]) -> tuple[int, int]:
-        sequence, module, _ = entry
-        owners = [n for n, name in enumerate(modules) if module == name or module.startswith(f"{name}.")]
-        return (owners[0] if owners else len(modules), sequence)
+    def position(declared: _Declared) -> tuple[int, int]:
+        owners = [n for n, name in enumerate(modules) if f"{declared.module}.".startswith(f"{name}.")]
+        return (owners[0] if owners else len(modules), declared.sequence)
 
-    return tuple(route for _, _, route in sorted(_declared.values(), key=position))
+    return tuple(declared.route for declared in sorted(_declared.values(), key=position))
 
 
 def _declare(
@@ -115,20 +134,34 @@ def _declare(
     _check(options, visibility_timeout)
     bound = bool(options.get("bind"))
 
+    first = list(signature(function).parameters)[int(bound)]
+
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         # The first parameter (after self) is ours; whatever else the user's function takes is passed on.
-        own, (argument, *rest) = args[: int(bound)], args[int(bound) :]
-        try:
-            return adapt(lambda converted: function(*own, converted, *rest, **kwargs), argument)
-        except SystemExit as error:
-            raise TaskExited(f"the task called sys.exit({error.code!r})") from error
+        own, given = args[: int(bound)], list(args[int(bound) :])
+        if not given:
+            given = [kwargs.pop(first)]
+        with scratch.run(_run_id()):
+            try:
+                return adapt(lambda converted: function(*own, converted, *given[1:], **kwargs), given[0])
+            except SystemExit as error:
+                raise TaskExited(f"the task called sys.exit({error.code!r})") from error
 
     task = app.task(**_celery_options(options, visibility_timeout))(run)
-    made = route(task.name)
-    task.route = made
-    _declared[task.name] = (next(_sequence), function.__module__, made)
+    where = f"{function.__module__}.{function.__qualname__}"
+    if task.name in _declared and _declared[task.name].where != where:
+        # Celery keeps the first function of a name: the objects of the second would run the first.
+        raise ValueError(f"two tasks are named {task.name}: {_declared[task.name].where} and {where}")
+    task.route = route(task.name)
+    _declared[task.name] = _Declared(next(_sequence), function.__module__, where, task.route)
     return task
+
+
+def _run_id() -> str:
+    """Return the id of the run at hand; a plain call is a run too, without one of Celery's."""
+    task_id = current_task.request.id if current_task else None
+    return str(task_id or uuid4())
 
 
 def _check(options: Mapping[str, Any], visibility_timeout: int | None) -> None:
@@ -139,47 +172,60 @@ def _check(options: Mapping[str, Any], visibility_timeout: int | None) -> None:
 
 
 def _celery_options(given: dict[str, Any], visibility_timeout: int | None) -> dict[str, Any]:
-    options = {**given, "base": given.get("base", BridgeTask), "visibility_timeout": visibility_timeout}
+    base = given.get("base", BridgeTask)
+
+    def said(name: str) -> bool:
+        return name in given or getattr(base, name, None) is not getattr(BridgeTask, name, None)
+
+    def value(name: str) -> tuple[type[BaseException], ...]:
+        return tuple(given.get(name, getattr(base, name, ())))
+
+    retry_kwargs = dict(given.get("retry_kwargs", getattr(base, "retry_kwargs", {})))
     # Bound at once, not on first use: the route needs the task's name, and a lazy proxy would hide mistakes.
-    options["lazy"] = False
-    left_alone = {"max_retries", "retry_backoff", "retry_backoff_max"} - given.keys()
-    if "default_retry_delay" in given:
+    options = {**given, "base": base, "visibility_timeout": visibility_timeout, "lazy": False}
+    left_alone = {name for name in ("max_retries", "retry_backoff", "retry_backoff_max") if not said(name)}
+    if said("default_retry_delay"):
         left_alone -= {"retry_backoff", "retry_backoff_max"}
-    options["left_alone"] = frozenset(left_alone)
-    options.setdefault("max_retries", DEFAULT_MAX_RETRIES)
-    retried = tuple(given.get("autoretry_for", (Exception,)))
-    options["autoretry_for"] = (*retried, SoftTimeLimitExceeded)
-    options["dont_autoretry_for"] = (*given.get("dont_autoretry_for", ()), *_NEVER_RETRIED)
+    if "max_retries" in left_alone:
+        if "max_retries" in retry_kwargs:
+            left_alone.remove("max_retries")
+        options["max_retries"] = retry_kwargs.get("max_retries", DEFAULT_MAX_RETRIES)
     if "retry_backoff" in left_alone:
-        options["retry_kwargs"] = {"default_backoff": True} | dict(given.get("retry_kwargs", {}))
-        if "countdown" in options["retry_kwargs"] or "eta" in options["retry_kwargs"]:
-            options["retry_kwargs"].pop("default_backoff")
-        if "retry_backoff_max" in given:
-            options["backoff_max_seconds"] = given["retry_backoff_max"]
-    return options
+        if not {"countdown", "eta"} & retry_kwargs.keys():
+            retry_kwargs["default_backoff"] = True
+        if "retry_backoff_max" not in left_alone:
+            options["backoff_max_seconds"] = given.get("retry_backoff_max", getattr(base, "retry_backoff_max", None))
+    retried = value("autoretry_for") if said("autoretry_for") else (Exception,)
+    return options | {
+        "left_alone": frozenset(left_alone),
+        "retry_kwargs": retry_kwargs,
+        "autoretry_for": (*retried, SoftTimeLimitExceeded),
+        "dont_autoretry_for": (*value("dont_autoretry_for"), *_NEVER_RETRIED),
+    }
 
 
 Skipped = Literal["superseded", "object-gone"]
 
 
-def _run_all(
-    objects: list[S3Object], call: Callable[[S3Object], Any], missing_ok: bool, allow_changed: bool
-) -> list[Any]:
+def _run_all(objects: list[S3Object], call: Callable[[S3Object], Any], missing_ok: bool) -> list[Any]:
     """Run the task for each object; one that is gone or superseded does not keep the others from running."""
     results: list[Any] = []
     skipped: list[tuple[Skipped, str]] = []
+    gone: ObjectGone | None = None
     for obj in objects:
-        obj = replace(obj, allow_changed=True) if allow_changed else obj  # noqa: PLW2901 - the same object
         try:
             results.append(call(obj))
         except ObjectChanged as error:
             skipped.append(("superseded", str(error)))
         except ObjectGone as error:
-            if not missing_ok:
-                raise
-            skipped.append(("object-gone", str(error)))
+            if missing_ok:
+                skipped.append(("object-gone", str(error)))
+            else:
+                gone = error
     for reason, text in skipped:
         log.info("object_skipped", reason=reason, error=text)
+    if gone is not None:
+        raise gone
     if skipped and not results:
         raise NothingToDo(*skipped[0])
     return results

@@ -110,6 +110,7 @@ def open_celery_message(body: str) -> CeleryMessage:
         raise MalformedEvent("not a Celery message (protocol 2): headers name no task and id")
     if envelope.get("content-type") != "application/json":
         raise MalformedEvent(f"content type {str(envelope.get('content-type'))[:60]!r} is not accepted, only JSON is")
+    _check_time_limit(headers.get("timelimit"))
     return CeleryMessage(
         task=task,
         id=task_id,
@@ -185,6 +186,18 @@ def _eta(value: Any) -> datetime | None:
     except (TypeError, ValueError) as error:
         raise MalformedEvent(f"invalid ETA {str(value)[:60]!r}") from error
     return eta if eta.tzinfo else eta.replace(tzinfo=UTC)
+
+
+def _check_time_limit(value: Any) -> None:
+    """Celery unpacks it unguarded on the main loop."""
+    match value:
+        case None | [int() | float() | None, int() | float() | None] if not _has_bool(value):
+            return
+    raise MalformedEvent(f"invalid timelimit {str(value)[:60]!r}")
+
+
+def _has_bool(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(v, bool) for v in value)
 
 
 def _count(value: Any) -> int:

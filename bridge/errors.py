@@ -37,6 +37,14 @@ class ObjectChanged(BridgeError):  # noqa: N818 - the name is part of the public
     """
 
 
+class ObjectTooLarge(BridgeError):  # noqa: N818 - as ObjectGone
+    """The object is larger than the task's ``max_bytes``. Never retried: dead-lettered as ``too-large``."""
+
+
+class NotEnoughDisk(BridgeError, OSError):  # noqa: N818 - says what is missing
+    """There is no room for a download. An ordinary, retryable error: another worker, or later, may have room."""
+
+
 class NoTaskQueue(BridgeError):  # noqa: N818 - says what is missing, as ObjectGone does
     """``.delay()`` or ``.apply_async()`` was called, and no ``SQS_TASK_QUEUE_URL`` is set to send to."""
 

@@ -22,7 +22,7 @@ from celery.exceptions import (
 )
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
-from bridge.errors import ObjectGone
+from bridge.errors import ObjectGone, ObjectTooLarge
 from bridge.retry_policy import Failure
 from bridge.task import BridgeTask, Republished, wanted_seconds
 
@@ -56,8 +56,11 @@ def failure_of(info: ExceptionInfo, task: BridgeTask, *, revoked: bool = False) 
             return Failure("ignore", reason=getattr(exc, "reason", None) or None)
         case ObjectGone():
             return Failure("object-gone", **told)
+        case ObjectTooLarge():
+            return Failure("too-large", **told)
         case SoftTimeLimitExceeded() | TimeLimitExceeded():
-            return Failure("time-limit", retryable=not never, **told)
+            gave_up = bool(getattr(exc, "retries_exhausted", False))
+            return Failure("time-limit", retryable=not never, gave_up=gave_up, **told)
         case Terminated() if revoked:
             return Failure("revoked")
         case WorkerLostError() | Terminated() | SystemExit() | KeyboardInterrupt():

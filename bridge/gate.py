@@ -32,9 +32,10 @@ class Gate:
         hand_to_pool: Callable[[Any], Any],
         wake: Callable[[], None],
         on_lapsed: Callable[[Lease], None],
+        on_refused: Callable[[Lease], None],
         one_at_a_time: bool,
     ) -> None:
-        """``wake`` makes the main loop call ``pump``, from any thread.
+        """``wake`` makes the main loop call ``pump``, from any thread; ``on_refused`` gets what the pool fails to take.
 
         ``one_at_a_time`` is for the solo pool, where handing a request over runs it: the main loop must breathe
         between two tasks, or no signal would be seen.
@@ -44,6 +45,7 @@ class Gate:
         self._hand_to_pool = hand_to_pool
         self._wake = wake
         self._on_lapsed = on_lapsed
+        self._on_refused = on_refused
         self._one_at_a_time = one_at_a_time
         self._line: deque[tuple[Lease, Any]] = deque()
 
@@ -67,7 +69,11 @@ class Gate:
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)
                 continue
-            self._hand_to_pool(request)
+            try:
+                self._hand_to_pool(request)
+            except Exception:
+                log.exception("pool_refused", message_id=lease.message_id, task=lease.task)
+                self._on_refused(lease)
             if self._one_at_a_time:
                 if self._line:
                     self._wake()

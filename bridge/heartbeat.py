@@ -29,8 +29,20 @@ _BATCH = 10
 class Heartbeat:
     """Renews leases until stopped."""
 
-    def __init__(self, client: Any, table: LeaseTable, on_unanswered: Callable[[Lease], None], *, renew: bool) -> None:
-        """``renew=False`` is ``BRIDGE_HEARTBEAT=off``: leases simply last their visibility timeout."""
+    def __init__(
+        self,
+        client: Any,
+        table: LeaseTable,
+        on_unanswered: Callable[[Lease], None],
+        *,
+        renew: bool,
+        on_sweep: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``renew=False`` is ``BRIDGE_HEARTBEAT=off``: leases simply last their visibility timeout.
+
+        ``on_sweep`` is called every few seconds too: this thread is the one that nothing else can hold up.
+        """
+        self._on_sweep = on_sweep
         self._client = client
         self._table = table
         self._on_unanswered = on_unanswered
@@ -60,6 +72,7 @@ class Heartbeat:
 
     def sweep(self) -> None:
         """Hand back what nothing in this worker answers for."""
+        self._on_sweep()
         for lease in self._table.unanswered(time.monotonic()):
             log.warning("lease_unanswered", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
             self._on_unanswered(lease)

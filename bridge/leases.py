@@ -85,9 +85,10 @@ class Lease:
         return str(self.raw["MessageId"])
 
     def held_until(self, now: float) -> None:
-        """Count the visibility timeout from ``now``, and the next renewal with it."""
-        self.expires_at = now + self.visibility_timeout_seconds
-        self.next_beat_at = now + self.visibility_timeout_seconds * BEAT_SHARE
+        """Count the visibility timeout from ``now``, as far as the twelve hours allow, and the next renewal with it."""
+        seconds = max(0, self.room_seconds(now))
+        self.expires_at = now + seconds
+        self.next_beat_at = now + seconds * BEAT_SHARE
 
     def age_seconds(self, now: float) -> float:
         """Return the seconds since this receive, from which SQS counts its twelve hours."""
@@ -114,16 +115,20 @@ class LeaseTable:
         """Hold a message just received; return None, or the lease that already holds this very message.
 
         The same message again means that its lease had lapsed (an outage): whatever this worker is doing for it goes
-        on, under the new receipt handle, because a delete with the old one succeeds without deleting.
+        on, under the new receipt handle, because a delete with the old one succeeds without deleting. Only a message
+        that was being let go of starts anew: that it came back says that it has been let go of.
         """
         with self.changed:
             key = (lease.queue.url, lease.message_id)
             older = self._by_id.get(key)
-            if older is not None:
+            if older is not None and older.state is State.RELEASING:
+                older.lost = True  # a visibility change still to be sent would now hide or show the new receive
+            elif older is not None:
                 older.receipt_handle = lease.receipt_handle
                 older.received_at = now
                 older.lost = False
-                older.held_until(now)
+                # As long as this receive asked for, which may be less than the task's own length.
+                older.expires_at, older.next_beat_at = lease.expires_at, lease.next_beat_at
                 return older
             self._by_tag[lease.tag] = self._by_id[key] = lease
             self._counts[lease.state] += 1
@@ -172,7 +177,9 @@ class LeaseTable:
                 return
             self._move(lease, State.GONE)
             self._by_tag.pop(lease.tag, None)
-            self._by_id.pop((lease.queue.url, lease.message_id), None)
+            key = (lease.queue.url, lease.message_id)
+            if self._by_id.get(key) is lease:
+                del self._by_id[key]
 
     def close(self) -> list[Lease]:
         """Start nothing from now on; return what has not started, already marked for handing back."""

@@ -22,6 +22,7 @@ from bridge.gate import Gate, Waker
 from bridge.heartbeat import Heartbeat
 from bridge.intake import BUG_DELAY_SECONDS, Intake, TaskLimits
 from bridge.leases import Lease, LeaseTable, State
+from bridge.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.log import get_logger
 from bridge.queues import Queue, look_up
 from bridge.receivers import MAX_IN_FLIGHT, Receivers
@@ -83,6 +84,7 @@ class Bridge:
         self._channel: Channel | None = None
         self._consuming: set[str] = set()
         self._started = False
+        self._loop_turned_at = time.monotonic()
         self.waker = Waker(self._on_wake)
         self.gate = Gate(
             self.leases,
@@ -90,6 +92,7 @@ class Bridge:
             hand_to_pool=consumer.on_task_request,
             wake=self.waker.wake,
             on_lapsed=self._on_lapsed,
+            on_refused=self._on_bug,
             one_at_a_time=self._pool_kind == "solo",
         )
         self.settler: Settler
@@ -136,6 +139,7 @@ class Bridge:
             self.leases,
             lambda lease: self.settler.carry_out(lease, HandBack("unanswered")),
             renew=settings.heartbeat,
+            on_sweep=Liveness(self._why_dead).look,
         )
         self.drain = Drain(
             self.leases,
@@ -143,7 +147,7 @@ class Bridge:
             self._receivers,
             self._heartbeat,
             pool_kind=self._pool_kind,
-            pool_pids=lambda: self._consumer.pool.info["processes"],
+            pool_pids=self._pool_pids,
             drain_seconds=settings.drain_seconds,
         )
         metrics.leases.set_function(lambda: self.leases.count(State.WAITING, State.RUNNING))
@@ -207,9 +211,30 @@ class Bridge:
             self._channel.deliver(lease.queue.name, payload)
         except Exception:  # whatever Celery's strategy trips over: the message must outlive it
             log.exception("deliver_bug", message_id=lease.message_id, task=lease.task)
-            self.settler.settle(lease, RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error"))
+            self._on_bug(lease)
         finally:
             lease.delivered = True
+
+    def _on_bug(self, lease: Lease) -> None:
+        self.settler.settle(lease, RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error"))
+
+    def _why_dead(self) -> list[str]:
+        settings = self.plan.settings
+        return why_dead(
+            self._receivers.states(),
+            longest_call_seconds=longest_call_seconds(settings.wait_time_seconds, settings.poll_interval_seconds),
+            loop_seconds=time.monotonic() - self._loop_turned_at,
+            loop_runs_a_task=self._pool_kind == "solo" and self.leases.count(State.RUNNING) > 0,
+            draining=self.leases.closed,
+        )
+
+    def register(self, hub: Any) -> None:
+        """Join the event loop, again after each time that Celery rebuilt it."""
+        self.waker.register(hub)
+        hub.call_repeatedly(TICK_SECONDS, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._loop_turned_at = time.monotonic()
 
     def _on_lapsed(self, lease: Lease) -> None:
         self.leases.drop(lease)
@@ -217,7 +242,16 @@ class Bridge:
         log.warning("message_lapsed", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
 
     def _processes(self) -> int:
-        return int(self._consumer.pool.num_processes)
+        try:
+            return int(self._consumer.pool.num_processes)
+        except AttributeError:  # Celery's pool forgets itself when it stops (celery.concurrency.prefork)
+            return 0
+
+    def _pool_pids(self) -> list[int]:
+        try:
+            return list(self._consumer.pool.info["processes"])
+        except AttributeError:
+            return []
 
     def _window(self) -> int:
         return self._processes() * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
@@ -242,7 +276,7 @@ class BridgeStep(bootsteps.StartStopStep):
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Let our threads wake the main loop."""
-        self.bridge.waker.register(hub)
+        self.bridge.register(hub)
 
     def stop(self, consumer: Any) -> None:
         """Begin the drain, unless the consumer only restarts: then its requests are void, and ours go on."""

@@ -19,6 +19,7 @@ from typing import Any
 from bridge import metrics
 from bridge.aws import error_code
 from bridge.leases import LeaseTable, State
+from bridge.liveness import ReceiverState
 from bridge.log import get_logger
 from bridge.queues import Queue
 
@@ -90,6 +91,7 @@ class Receivers:
         self._stopped = threading.Event()
         self._polls: dict[str, _QueuePolls] = {}
         self._threads: list[threading.Thread] = []
+        self._calls: dict[str, float] = {}
 
     def start(self, queue: Queue) -> None:
         """Receive from this queue until stopped."""
@@ -109,6 +111,13 @@ class Receivers:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    def states(self) -> list[ReceiverState]:
+        """Return what each receiver is doing, for the liveness."""
+        now, calls = time.monotonic(), dict(self._calls)
+        return [
+            ReceiverState(t.name, now - calls[t.name] if t.name in calls else None, t.is_alive()) for t in self._threads
+        ]
+
     def _start_thread(self, polls: _QueuePolls, *, extra: bool) -> None:
         name = f"bridge-receive-{polls.queue.name}-{polls.threads}"
         polls.threads += 1
@@ -122,6 +131,8 @@ class Receivers:
             size = self._await_room(polls, extra)
             if not size:
                 continue
+            name = threading.current_thread().name
+            self._calls[name] = time.monotonic()
             try:
                 messages = self._receive(polls, size, extra=extra, probing=failures > 0)
                 failures = 0
@@ -138,8 +149,10 @@ class Receivers:
                     error=str(error),
                     delay_seconds=round(pause, 2),
                 )
+                self._calls.pop(name, None)
                 self._stopped.wait(pause)
                 continue
+            self._calls.pop(name, None)
             if self._poll_interval_seconds and (self._paced or not messages):
                 self._stopped.wait(self._poll_interval_seconds)
 

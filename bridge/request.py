@@ -12,6 +12,7 @@ touched here.
 from __future__ import annotations
 
 import random
+import threading
 import time
 import weakref
 from typing import Any
@@ -23,7 +24,7 @@ from celery.worker.request import Request as CeleryRequest
 from celery.worker.request import task_ready
 from kombu.utils.encoding import safe_repr, safe_str
 
-from bridge import metrics
+from bridge import metrics, scratch
 from bridge.failure import failure_of, text_of, unwrapped
 from bridge.leases import Lease, State
 from bridge.log import get_logger
@@ -89,6 +90,8 @@ class Request(CeleryRequest):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A time limit passed: the soft one is the task's affair, the hard one ended its process."""
+        if not soft:
+            self._clear_scratch()
         if soft or not self._is_mine_to_end():
             super().on_timeout(soft, timeout)
             return
@@ -103,6 +106,8 @@ class Request(CeleryRequest):
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """The run failed, in whatever way; decide, then let Celery do its bookkeeping."""
+        if not return_ok:
+            self._clear_scratch()
         if not self._is_mine_to_end():
             task_ready(self)
             return
@@ -125,6 +130,10 @@ class Request(CeleryRequest):
         super().on_failure(exc_info, send_failed_event, return_ok)
         if failure is not None and failure.kind == "worker-lost" and isinstance(self._verdict, DeadLetter):
             self._announce_loss(exc_info)
+
+    def _clear_scratch(self) -> None:
+        """Clear up for a child that is gone; not on the main loop, for it may be much."""
+        threading.Thread(target=scratch.remove, args=(self.id,), name="bridge-scratch", daemon=True).start()
 
     def _is_mine_to_end(self) -> bool:
         """Say whether the message's end is still open: the drain may have stopped the task and handed it back."""

@@ -24,6 +24,7 @@ FailureKind = Literal[
     "requeue",
     "ignore",
     "object-gone",
+    "too-large",
     "revoked",
 ]
 
@@ -33,12 +34,14 @@ class Failure:
     """How a run ended, in plain data.
 
     ``wanted_seconds`` belongs to ``retry-requested``; ``retryable`` says that the error is one the task retries on;
+    ``gave_up`` that the task's own call to retry() had reached its limit;
     ``reason`` belongs to ``ignore`` (why there was nothing to do).
     """
 
     kind: FailureKind
     wanted_seconds: float = 0.0
     retryable: bool = False
+    gave_up: bool = False
     reason: str | None = None
     error_type: str | None = None
     error: str | None = None
@@ -73,8 +76,8 @@ def decide(failure: Failure, attempt: Attempt, *, jitter: float) -> Verdict:
             return HandBack("requeued")
         case "reject":
             return _dead_letter(failure, "rejected")
-        case "object-gone":
-            return _dead_letter(failure, "object-gone")
+        case "object-gone" | "too-large":
+            return _dead_letter(failure, failure.kind)
         case "error":
             return _dead_letter(failure, "exhausted" if failure.retryable else "permanent")
         case "internal-error":
@@ -83,7 +86,7 @@ def decide(failure: Failure, attempt: Attempt, *, jitter: float) -> Verdict:
             if not failure.retryable:
                 return _dead_letter(failure, "permanent")
             exhausted = failure.kind
-    if attempt.max_retries is not None and attempt.retries >= attempt.max_retries:
+    if failure.gave_up or (attempt.max_retries is not None and attempt.retries >= attempt.max_retries):
         return _dead_letter(failure, exhausted)
     wanted = backoff(attempt.retries, attempt.backoff_seconds, attempt.backoff_max_seconds, jitter)
     return _retry(failure, attempt, wanted)

@@ -13,8 +13,9 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import Any, Literal
 
+from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
-from bridge.s3_event import ObjectRecord, TestEvent, is_celery_message, parse
+from bridge.s3_event import ObjectRecord, TestEvent, parse
 from bridge.verdicts import DeadLetter, Delete, Verdict
 
 
@@ -27,6 +28,7 @@ class Route:
     key: str = "*"
     bucket: str = "*"
     events: tuple[str, ...] = ("ObjectCreated:*",)
+    max_bytes: int | None = None
     where: tuple[tuple[str, str], ...] = ()
     everything: bool = False
 
@@ -98,13 +100,22 @@ def _route_objects(objects: Sequence[ObjectRecord], everything: list[Route], rul
         if not any(matches(pattern, record.bucket) for pattern in rules.allowed_buckets):
             return DeadLetter("forbidden-bucket", None, f"bucket {record.bucket} is not in BRIDGE_ALLOWED_BUCKETS")
     if only is not None:
-        return ToTask(only.task, objects)
+        return _too_large(only, objects) or ToTask(only.task, objects)
     if len(takers) > 1:
         return DeadLetter("mixed", None, f"its {len(objects)} records go to: {_names(takers)}")
     if rules.unrouted == "ignore":
         return Delete("ignored", "unrouted")
     first = objects[0]
     return DeadLetter("unrouted", None, f"no task takes {first.event_name} of s3://{first.bucket}/{first.key}")
+
+
+def _too_large(taker: Route, objects: Sequence[ObjectRecord]) -> DeadLetter | None:
+    for record in objects:
+        if taker.max_bytes is not None and record.size is not None and record.size > taker.max_bytes:
+            url = f"s3://{record.bucket}/{record.key}"
+            text = f"{url} has {record.size} bytes, {taker.task} takes {taker.max_bytes}"
+            return DeadLetter("too-large", "ObjectTooLarge", text)
+    return None
 
 
 def _first_taker(record: ObjectRecord, everything: list[Route], routes: Sequence[Route]) -> Route | None:

@@ -10,7 +10,6 @@ and docs.aws.amazon.com/sns/latest/dg/sns-sqs-as-subscriber.html (the SNS envelo
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NoReturn
@@ -103,24 +102,6 @@ def parse(body: str) -> tuple[ObjectRecord, ...] | TestEvent:
         return _read(_load(event["Message"]))
     except MalformedEvent as error:
         raise MalformedEvent(f"in the SNS Message: {error}") from None
-
-
-def is_celery_message(body: str) -> bool:
-    """Whether a body is a Celery task message as Kombu's SQS transport (5.7) sends it; never raises.
-
-    The envelope has ``body``, ``headers`` and ``properties`` and is base64 unless ``sqs_base64_encoding`` is off.
-    Protocol 2 names its task in the headers; protocol 1 is ``{"task", "id", "args"}``, in the envelope's ``body`` or
-    bare (docs.celeryq.dev/en/stable/internals/protocol.html).
-    """
-    message = _object_or_empty(body) or _object_or_empty(_from_base64(body))
-    if _is_protocol_1(message):
-        return True
-    inner, headers = message.get("body"), message.get("headers")
-    if not isinstance(inner, str) or not isinstance(headers, dict) or not isinstance(message.get("properties"), dict):
-        return False
-    if isinstance(headers.get("task"), str):
-        return True
-    return _is_protocol_1(_object_or_empty(inner) or _object_or_empty(_from_base64(inner)))
 
 
 def _read(event: dict[str, Any]) -> tuple[ObjectRecord, ...] | TestEvent:
@@ -288,21 +269,3 @@ def _shown(text: str) -> str:
 
 def _fail(message: str) -> NoReturn:
     raise MalformedEvent(message)
-
-
-def _object_or_empty(text: str) -> dict[str, Any]:
-    try:
-        return _load(text)
-    except MalformedEvent:
-        return {}
-
-
-def _from_base64(text: str) -> str:
-    try:
-        return base64.b64decode(text.strip(), validate=True).decode()
-    except ValueError:  # not base64, not ASCII, or not UTF-8 within
-        return ""
-
-
-def _is_protocol_1(message: dict[str, Any]) -> bool:
-    return isinstance(message.get("task"), str) and "id" in message and "args" in message

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, TypedDict
 
+from bridge.errors import NotEnoughDisk, ObjectTooLarge
 from bridge.s3_event import ObjectRecord
+from bridge.scratch import directory
 
 
 class ObjectHead(TypedDict):
@@ -38,8 +41,8 @@ class ObjectHead(TypedDict):
 class S3Object(ObjectRecord):
     """One S3 object, as its event announced it: ``bucket``, ``key`` (decoded), ``version_id``, ``etag``, ``size``…
 
-    ``allow_changed=True`` reads the object as it is now when it was overwritten since; a task declared with that
-    option gets its objects so.
+    ``allow_changed=True`` reads the object as it is now when it was overwritten since, and an object larger than
+    ``max_bytes`` is not read (ObjectTooLarge); a task declared with these options gets its objects so.
 
     Every read raises ``ObjectGone`` when the object, its version or its bucket no longer exists, ``ObjectChanged``
     when it was overwritten since its event (unless ``allow_changed``), and else botocore's own ``ClientError``.
@@ -49,6 +52,7 @@ class S3Object(ObjectRecord):
     """
 
     allow_changed: bool = False
+    max_bytes: int | None = None
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -89,14 +93,19 @@ class S3Object(ObjectRecord):
         """
         return current_source().open(self)
 
-    def download(self, path: str | os.PathLike[str]) -> Path:
+    def download(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the object to ``path``, over a file that is there, and return the path.
 
-        An object of 16 MiB and more comes over up to eight connections at a time, which take some 60 MB of memory
-        (measured with 1 GiB), whatever its size. The bytes go to a hidden file beside ``path`` that takes its place
-        when complete, so a failure leaves no half file. Raises OSError too: no such directory, disk full…
+        Without a path the file goes into the run's scratch directory (``bridge.scratch``), named as the last part of
+        the key. An object of 16 MiB and more comes over up to eight connections at a time, which take some 60 MB of
+        memory (measured with 1 GiB), whatever its size. The bytes go to a hidden file beside ``path`` that takes its
+        place when complete, so a failure leaves no half file. Raises NotEnoughDisk when the announced size does not
+        fit, and OSError: no such directory…
         """
-        target = Path(path)
+        target = Path(path) if path is not None else self._scratch_path()
+        free_bytes = shutil.disk_usage(target.parent).free
+        if self.size is not None and self.size > free_bytes:
+            raise NotEnoughDisk(f"{self.url} has {self.size} bytes, {target.parent} has {free_bytes} left")
         # A short name of its own: one made from the target's could exceed the 255 bytes that a file name may have.
         partial = target.parent / f".{secrets.token_hex(8)}.part"
         try:
@@ -110,6 +119,16 @@ class S3Object(ObjectRecord):
     def head(self) -> ObjectHead:
         """What S3 knows about the object (HeadObject), without its bytes."""
         return current_source().head(self)
+
+    def check_size(self, size: int) -> None:
+        """Raise ObjectTooLarge when an object of ``size`` bytes is more than the task takes; asked by the sources."""
+        if self.max_bytes is not None and size > self.max_bytes:
+            raise ObjectTooLarge(f"{self.url} has {size} bytes, its task takes {self.max_bytes}")
+
+    def _scratch_path(self) -> Path:
+        # The last part of a key may be empty, or a name that leads out of the directory.
+        name = self.key.rsplit("/", 1)[-1]
+        return directory() / (name if name not in ("", ".", "..") and len(name.encode()) <= 255 else "object")
 
 
 class ObjectSource(Protocol):

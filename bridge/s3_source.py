@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from s3transfer.exceptions import S3DownloadFailedError
 from s3transfer.subscribers import BaseSubscriber
 
-from bridge.errors import ObjectChanged, ObjectGone
+from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge
 from bridge.s3_object import ObjectHead, S3Object
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ class _S3Source:
 
     def open(self, obj: S3Object) -> BinaryIO:
         response = _ask(s3_client(obj.region).get_object, obj)
+        try:
+            obj.check_size(response["ContentLength"])
+        except ObjectTooLarge:
+            response["Body"].close()
+            raise
         return io.BufferedReader(_Body(response["Body"]), BUFFER_BYTES)
 
     def download(self, obj: S3Object, path: Path) -> None:
@@ -68,6 +73,7 @@ class _S3Source:
         # speed and nothing else.
         head = self.head(obj) if obj.size is None or obj.size >= PARALLEL_FROM_BYTES else None
         if head is not None and head["size"] >= PARALLEL_FROM_BYTES:
+            obj.check_size(head["size"])
             try:
                 _copy_in_parts(obj, head, path)
             except ObjectChanged:

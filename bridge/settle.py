@@ -87,6 +87,12 @@ class Settler:
 
     def _change_visibility(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
         self._table.await_beat([s.lease for s in batch])
+        for settlement in batch:
+            if settlement.lease.lost:
+                self._lapsed(settlement)
+        batch = [s for s in batch if s.lease.state is not State.GONE]  # a new list: the lane still counts the old one
+        if not batch:
+            return
         now = time.monotonic()
         handles = [s.lease.receipt_handle for s in batch]
         delays = [_delay(s.verdict, s.lease.age_seconds(now)) for s in batch]
@@ -107,9 +113,7 @@ class Settler:
         confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
         for n, settlement in enumerate(batch):
-            if handles[n] != settlement.lease.receipt_handle:
-                yield Again(settlement, 0.0)
-            elif n in confirmed:
+            if n in confirmed:
                 self._confirmed(settlement, delay_seconds=delays[n])
             else:
                 entry = failed.get(n, {})
@@ -139,7 +143,9 @@ class Settler:
                 self._client.send_message(**arguments)
             except Exception as error:  # noqa: BLE001 - not confirmed: the message stays ours and is tried again
                 metrics.requests.labels("SendMessage", error_code(error)).inc()
-                log.warning("dead_letter_failed", **_fields(settlement), error_type=error_code(error), error=str(error))
+                log.warning(
+                    "dead_letter_failed", **_fields(settlement) | {"error_type": error_code(error), "error": str(error)}
+                )
                 yield from self._try_again([settlement])
                 continue
             metrics.requests.labels("SendMessage", "ok").inc()

@@ -22,13 +22,16 @@ from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from bridge import log as logs
+from bridge import scratch
 from bridge.aws import error_code, sqs_client
 from bridge.banner import banner, banner_fields
+from bridge.bounds import bound_children
 from bridge.decorators import declared_routes
 from bridge.errors import SettingsError
 from bridge.intake import TaskLimits
 from bridge.lifecycle import Plan, use_plan
 from bridge.queues import Queue, look_up, named_queues
+from bridge.region import is_aws_host, region_of_queue_url
 from bridge.request import Request
 from bridge.routing import Rules
 from bridge.settings import WorkerSettings, load_worker_settings
@@ -77,6 +80,9 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
             refuse(str(error))
         use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits))
         _warn_about_counts(queues, limits, settings)
+        _warn_about_drain(limits, settings)
+        bound_children(sender)
+        scratch.claim()
 
     @signals.celeryd_after_setup.connect(weak=False, dispatch_uid="bridge.banner")
     def _on_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
@@ -107,7 +113,7 @@ def import_tasks(modules: Sequence[str]) -> None:
             if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
                 raise SettingsError(f"BRIDGE_TASK_MODULES={name}: there is no module {error.name}") from error
             raise SettingsError(f"BRIDGE_TASK_MODULES={name}: {_place(error)}") from error
-        except Exception as error:  # anything a user's module may raise
+        except (Exception, SystemExit) as error:  # anything a user's module may raise; a script among them may exit
             raise SettingsError(f"BRIDGE_TASK_MODULES={name}: {_place(error)}") from error
 
 
@@ -119,6 +125,8 @@ def find_queues(settings: WorkerSettings) -> tuple[Queue, ...]:
     queues = named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
     try:
         client = sqs_client("settle", settings.region)
+        for queue in queues:
+            check_endpoint(client, queue.url)
         return tuple(look_up(client, queue, settings.sqs_dlq_url) for queue in queues)
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise SettingsError(f"AWS credentials: {error}") from error
@@ -129,6 +137,21 @@ def find_queues(settings: WorkerSettings) -> tuple[Queue, ...]:
             raise SettingsError(f"AWS refuses the credentials for {queues[0].url}: {error}") from error
         log.warning("sqs_unreachable", error_type=error_code(error), error=str(error))
         return queues
+
+
+def check_endpoint(client: Any, queue_url: str) -> None:
+    """Raise SettingsError when the SDK would ask another SQS than the one the queue is in.
+
+    boto3 sends to its client's endpoint, whatever host the QueueUrl names, and SQS then says that there is no queue.
+    """
+    endpoint = client.meta.endpoint_url
+    if not is_aws_host(endpoint):
+        return
+    if not is_aws_host(queue_url):
+        raise SettingsError(f"{queue_url} is not on AWS: set AWS_ENDPOINT_URL_SQS to the address of its server")
+    region = region_of_queue_url(queue_url)
+    if region not in (None, client.meta.region_name):
+        raise SettingsError(f"{queue_url} is in {region}, and the region is {client.meta.region_name}: set AWS_REGION")
 
 
 def apply_defaults(
@@ -155,7 +178,9 @@ def apply_defaults(
         soft = task.soft_time_limit or (None if task.time_limit else soft_time_limit)
         task.time_limit = hard
         task.soft_time_limit = soft or hard - min(SOFT_LIMIT_SECONDS, hard / 10)
-        visibility = task.visibility_timeout or settings.visibility_timeout_seconds
+        # Without a heartbeat every lease is as long as the receive asks for: nothing would set a task's own length.
+        own = task.visibility_timeout if settings.heartbeat else None
+        visibility = own or settings.visibility_timeout_seconds
         if not settings.heartbeat and hard > visibility:
             raise SettingsError(
                 f"BRIDGE_HEARTBEAT=off: task {name} may run {hard:g} s, longer than its lease of {visibility} s"
@@ -198,6 +223,21 @@ def _warn_about_counts(queues: Sequence[Queue], limits: Mapping[str, TaskLimits]
                 needed=needed + 1,
                 error="SQS may move a message to the dead-letter queue before our retries are used up, without a cause",
             )
+
+
+def _warn_about_drain(limits: Mapping[str, TaskLimits], settings: WorkerSettings) -> None:
+    long = sorted(
+        name
+        for name, limit in limits.items()
+        if limit.time_limit_seconds > settings.drain_seconds and not name.startswith("celery.")
+    )
+    if long:
+        log.warning(
+            "drain_shorter_than_limit",
+            tasks=long,
+            drain_seconds=settings.drain_seconds,
+            error="a run that is stopped when BRIDGE_DRAIN_SECONDS end starts again from the beginning elsewhere",
+        )
 
 
 def _set_up_logs(settings: WorkerSettings) -> None:

@@ -87,8 +87,12 @@ class BridgeTask(Task):
         if self.name.startswith("celery.") or new_message:
             return self._republish(args, kwargs, exc, throw, eta, countdown, max_retries, options)
         limit = self.max_retries if max_retries is None else max_retries
+        retries = request.retries
+        if max_retries is not None and self.max_retries is not None and max_retries > self.max_retries:
+            # request.retries stops at the task's own limit; a higher one in the call counts the receives themselves.
+            retries = max(retries, (request.get("bridge") or {}).get("receives", 1) - 1)
         # A limit given in the task's own call to retry() also binds the autoretry around it, in this run only.
-        if request.get("retries_exhausted") or (limit is not None and request.retries >= limit):
+        if request.get("retries_exhausted") or (limit is not None and retries >= limit):
             request.retries_exhausted = True
             _give_up(exc, self, request)
         if eta is None and countdown is None:
@@ -127,6 +131,8 @@ def wanted_seconds(retry: Retry, now: datetime) -> float:
 
 
 def _give_up(exc: BaseException | None, task: BridgeTask, request: Any) -> NoReturn:
+    if isinstance(exc, type):
+        exc = exc()  # "raise self.retry(exc=ValueError)"; the mark below must not stay on the class
     error: Any = exc or MaxRetriesExceededError(
         f"Can't retry {task.name}[{request.id}]: {request.retries} retries are used up",
         task_args=request.args,

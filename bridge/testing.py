@@ -66,6 +66,7 @@ class _LocalObjects:
             raise ObjectGone(f"{obj.url}: no s3_object() was made for it in this test") from None
         if obj.etag is not None and obj.etag != _etag(content) and not obj.allow_changed:
             raise ObjectChanged(f"{obj.url} was overwritten since its event")
+        obj.check_size(_size(content))
         return content
 
     def open(self, obj: S3Object) -> BinaryIO:

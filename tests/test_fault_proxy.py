@@ -16,7 +16,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
-from fault_proxy import Call, FaultProxy
+from tests.fault_proxy import Call, FaultProxy
 from moto.server import ThreadedMotoServer
 
 Connect = Callable[..., Any]

@@ -260,6 +260,18 @@ def test_the_same_message_again_lasts_as_long_as_its_receive_asked_for(table):
     assert lease.next_beat_at <= 5040.0
 
 
+def test_a_message_that_comes_back_while_it_is_let_go_of_starts_anew(table, lease):
+    """That it is here again says that its hand-back worked; the old lease may not change the new receive any more."""
+    table.release(lease)
+    again = received(handle="h2", at=1.0)
+    assert table.take_in(again, 1.0) is None
+    assert (lease.state, lease.lost, again.state) == (State.RELEASING, True, State.WAITING)
+    table.drop(lease)
+    assert table.get("h2") is again
+    assert table.take_in(received(handle="h3", at=2.0), 2.0) is again
+    assert table.start(again, 3.0)
+
+
 def test_equal_message_ids_on_two_queues_are_two_messages(table, lease):
     """The identity of a message is its queue and its id."""
     other = received(handle="h2", queue=Queue("p", "https://sqs/1/p", "event"))

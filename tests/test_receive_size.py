@@ -1,4 +1,4 @@
-"""How many messages a receive asks for: never beyond the window, in tens where it can, at once where a process idles."""
+"""How many messages a receive asks for: never beyond the window, in tens, at once where a process would idle."""
 
 from __future__ import annotations
 

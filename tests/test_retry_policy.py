@@ -38,6 +38,7 @@ any_delay = st.floats(min_value=-1e9) | st.just(math.nan)
         (Failure("requeue"), LAST, HandBack("requeued")),
         (Failure("reject"), FIRST, DeadLetter("rejected")),
         (Failure("object-gone"), FIRST, DeadLetter("object-gone")),
+        (Failure("too-large"), FIRST, DeadLetter("too-large")),
         (Failure("error"), FIRST, DeadLetter("permanent")),
         (Failure("error", retryable=True), LAST, DeadLetter("exhausted")),
         (Failure("internal-error"), LAST, DeadLetter("exhausted")),
@@ -55,7 +56,7 @@ def test_each_end_has_its_verdict(failure, attempt, expected):
 @pytest.mark.parametrize("attempt", [FIRST, NO_LIMIT])
 @pytest.mark.parametrize("kind", ["internal-error", "time-limit", "worker-lost"])
 def test_what_the_task_cannot_announce_itself_is_retried(kind, attempt):
-    """A lost child, a time limit and an error of Celery's own are retried while retries are left, or without a limit."""
+    """A lost child, a time limit and an error of Celery's own are retried while retries are left, or for ever."""
     verdict = decide(Failure(kind, retryable=True, error_type="E", error="text"), attempt, jitter=1.0)
     assert isinstance(verdict, RetryIn)
     assert verdict.delay_seconds == min(600, 2 * 2 ** min(attempt.retries, 20))

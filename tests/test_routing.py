@@ -119,6 +119,17 @@ def test_our_own_output_is_never_processed():
     assert [o.key for o in mixed.objects] == ["in/a.json"]
 
 
+def test_an_object_too_large_for_its_task_is_dead_lettered():
+    """One byte more than the task takes ends the message before it runs; an event that says no size is let through."""
+    rules = Rules((Route(task="small", kind="file", max_bytes=10), REST))
+    for size, taken in ((10, True), (11, False), (None, True)):
+        event = json.loads(body("k"))
+        event["Records"][0]["s3"]["object"]["size"] = size
+        target = route(json.dumps(event), {}, rules)
+        assert isinstance(target, ToTask) == taken
+        assert taken or (target.reason, target.error_type) == ("too-large", "ObjectTooLarge")
+
+
 def test_a_test_event_is_ignored_unless_a_task_takes_everything():
     """S3's test event needs no task, and a task for everything gets it as it is."""
     assert route(TEST_EVENT, {}, Rules((REST, MESSAGES))) == Delete("ignored", "test-event")

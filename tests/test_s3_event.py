@@ -17,8 +17,9 @@ import pytest
 from celery import Celery
 from moto import mock_aws
 
+from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
-from bridge.s3_event import ObjectRecord, TestEvent, is_celery_message, parse
+from bridge.s3_event import ObjectRecord, TestEvent, parse
 
 EVENTS = Path(__file__).parent / "events"
 ETAG = "0f343b0931126a20f133d67c2b018a3b"

@@ -29,7 +29,7 @@ class Worker:
 
 
 def _run(pool: str, factory: pytest.TempPathFactory) -> Worker:
-    # Four processes, because three tasks end theirs: prefork may take its maintenance interval, 5 s, to replace one.
+    # Four processes, because three tasks end theirs, and the next must not wait for its replacement.
     arguments = ("-m", "celery", "-A", "tests.contract.probe", "worker", "-P", pool, "-c", "4", "--time-limit", "77")
     return Worker(pool, run_python(*arguments, cwd=factory.mktemp(pool)))
 
