@@ -6,6 +6,7 @@ put into the configuration when the worker starts (``bridge.startup``).
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import Celery, signals
@@ -67,7 +68,7 @@ app.conf.update(
     timezone="UTC",
     enable_utc=True,
 )
-app.steps["consumer"].add("bridge.lifecycle:BridgeStep")
+app.steps["consumer"].add("bridge.bootstep:BridgeStep")
 
 
 @signals.celeryd_init.connect(weak=False, dispatch_uid="bridge.startup")
@@ -76,3 +77,12 @@ def _start_up(sender: Any = None, instance: Any = None, conf: Any = None, option
     from bridge.startup import start_up
 
     start_up(instance, conf, options or {})
+
+
+@signals.worker_process_init.connect(weak=False, dispatch_uid="bridge.child")
+def _start_child(**_: Any) -> None:
+    # Celery's own mark of a child that was spawned: a forked one has all of this from its parent.
+    if os.environ.get("FORKED_BY_MULTIPROCESSING"):
+        from bridge.startup import prepare_child
+
+        prepare_child(app)

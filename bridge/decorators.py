@@ -19,18 +19,18 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from bridge import scratch
 from bridge.celery import app
-from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge, TaskExited
+from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge
 from bridge.log import get_logger
 from bridge.message import Message
 from bridge.routing import Route
 from bridge.s3_object import S3Object
-from bridge.task import DEFAULT_MAX_RETRIES, BridgeTask, NothingToDo
+from bridge.task import DEFAULT_BACKOFF_MAX_SECONDS, DEFAULT_MAX_RETRIES, BridgeTask, NothingToDo, exits_as_errors
 
 log = get_logger(__name__)
 
 
 class _Declared(NamedTuple):
-    """A declared task: its place in the order of definition, its module, its function's full name, what it takes."""
+    """A declared task: its place in the order of definition, its module, where its function stands, what it takes."""
 
     sequence: int
     module: str
@@ -133,8 +133,13 @@ def _declare(
 ) -> Any:
     _check(options, visibility_timeout)
     bound = bool(options.get("bind"))
-
-    first = list(signature(function).parameters)[int(bound)]
+    first = _first_parameter(function, bound)
+    where = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+    name = options.get("name") or app.gen_task_name(function.__name__, function.__module__)
+    if name in _declared and _declared[name].where != where:
+        # Celery keeps the first function of a name: the objects of the second would run the first.
+        raise ValueError(f"two tasks are named {name}: the one of {_declared[name].where} and the one of {where}")
+    body = exits_as_errors(function)
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -143,19 +148,19 @@ def _declare(
         if not given:
             given = [kwargs.pop(first)]
         with scratch.run(_run_id()):
-            try:
-                return adapt(lambda converted: function(*own, converted, *given[1:], **kwargs), given[0])
-            except SystemExit as error:
-                raise TaskExited(f"the task called sys.exit({error.code!r})") from error
+            return adapt(lambda converted: body(*own, converted, *given[1:], **kwargs), given[0])
 
     task = app.task(**_celery_options(options, visibility_timeout))(run)
-    where = f"{function.__module__}.{function.__qualname__}"
-    if task.name in _declared and _declared[task.name].where != where:
-        # Celery keeps the first function of a name: the objects of the second would run the first.
-        raise ValueError(f"two tasks are named {task.name}: {_declared[task.name].where} and {where}")
     task.route = route(task.name)
     _declared[task.name] = _Declared(next(_sequence), function.__module__, where, task.route)
     return task
+
+
+def _first_parameter(function: Callable[..., Any], bound: bool) -> str:
+    parameters = list(signature(function).parameters)
+    if len(parameters) <= int(bound):
+        raise ValueError(f"{function.__qualname__}() takes no object: a task's function has a parameter for it")
+    return parameters[int(bound)]
 
 
 def _run_id() -> str:
@@ -193,8 +198,14 @@ def _celery_options(given: dict[str, Any], visibility_timeout: int | None) -> di
     if "retry_backoff" in left_alone:
         if not {"countdown", "eta"} & retry_kwargs.keys():
             retry_kwargs["default_backoff"] = True
-        if "retry_backoff_max" not in left_alone:
-            options["backoff_max_seconds"] = given.get("retry_backoff_max", getattr(base, "retry_backoff_max", None))
+    elif factor := given.get("retry_backoff", getattr(base, "retry_backoff", False)):
+        # Celery's own reading of the option (celery.app.autoretry); reckoned by us, so that a lost child and a time
+        # limit get the same delays, and the worker's setting for the longest one holds.
+        options["backoff_seconds"] = int(max(1.0, float(factor)))
+        retry_kwargs["default_backoff"] = True
+    if "retry_backoff_max" not in left_alone:
+        longest = given.get("retry_backoff_max", getattr(base, "retry_backoff_max", DEFAULT_BACKOFF_MAX_SECONDS))
+        options["backoff_max_seconds"] = int(longest)
     retried = value("autoretry_for") if said("autoretry_for") else (Exception,)
     return options | {
         "left_alone": frozenset(left_alone),

@@ -21,6 +21,8 @@ from bridge.routing import ToTask
 
 #: How many objects are spelled out in the text that Flower and the logs show.
 _SHOWN_OBJECTS = 3
+#: Celery and the logs use these unguarded, as texts or as keys.
+_TEXT_HEADERS = ("shadow", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "expires", "origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,9 @@ def open_celery_message(body: str) -> CeleryMessage:
     if envelope.get("content-type") != "application/json":
         raise MalformedEvent(f"content type {str(envelope.get('content-type'))[:60]!r} is not accepted, only JSON is")
     _check_time_limit(headers.get("timelimit"))
+    for name in _TEXT_HEADERS:
+        if not isinstance(headers.get(name), str | None):
+            raise MalformedEvent(f"header {name} is not a text")
     return CeleryMessage(
         task=task,
         id=task_id,

@@ -5,6 +5,9 @@ Nothing of ours is imported here, so that every room may use it.
 
 from __future__ import annotations
 
+import sys
+from typing import NoReturn
+
 
 class BridgeError(Exception):
     """Base of all errors that the bridge itself raises."""
@@ -55,3 +58,10 @@ class TaskExited(BridgeError):  # noqa: N818 - says what happened, as ObjectGone
     Left alone, SystemExit ends a solo worker and leaves a message of the threads pool unanswered
     (celery.concurrency.base.apply_target).
     """
+
+
+def refuse(text: str) -> NoReturn:
+    """End the process with one line on standard error and exit code 2: something that a person has to mend."""
+    sys.stderr.write(f"bridge: {text}\n")
+    sys.stderr.flush()
+    raise SystemExit(2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -79,12 +78,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew what is due, a call for each ten of a queue."""
-        by_queue: dict[str, list[Lease]] = defaultdict(list)
-        for lease in self._table.due_beats(time.monotonic()):
-            by_queue[lease.queue.url].append(lease)
-        for url, leases in by_queue.items():
-            for n in range(0, len(leases), _BATCH):
-                self._renew_batch(url, leases[n : n + _BATCH])
+        while leases := self._table.due_beats(time.monotonic(), _BATCH):
+            self._renew_batch(leases[0].queue.url, leases)
 
     def _renew_batch(self, url: str, leases: list[Lease]) -> None:
         sent_at = time.monotonic()

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge import metrics
-from bridge.envelope import CeleryMessage, Delivery, for_celery, for_event, open_celery_message
+from bridge.envelope import Delivery, for_celery, for_event, open_celery_message
 from bridge.errors import MalformedEvent
 from bridge.leases import Lease, LeaseTable
 from bridge.log import get_logger
 from bridge.queues import Queue
-from bridge.retry_policy import cut_delay, eta_waits, kills_pods, request_retries
+from bridge.retry_policy import ETA_SLACK_SECONDS, cut_delay, eta_waits, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
 from bridge.s3_event import ObjectRecord
 from bridge.settle import Settler
@@ -28,8 +28,6 @@ log = get_logger(__name__)
 
 #: After an error of our own with a message: long enough not to spin, and the receive count ends it some day.
 BUG_DELAY_SECONDS = 60
-#: A message whose ETA is nearer than this runs now: SQS counts whole seconds.
-ETA_SLACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +67,37 @@ class Intake:
         """Take in the messages of one receive; ``received_at`` is the monotonic time of SQS's answer."""
         for raw in messages:
             metrics.received.labels(queue.name).inc()
-            lease = Lease(
-                queue=queue,
-                raw=raw,
-                received_at_epoch=time.time(),
-                received_at=received_at,
-                visibility_timeout_seconds=self._visibility_timeout_seconds,
-                receives=int((raw.get("Attributes") or {}).get("ApproximateReceiveCount") or 1),
-            )
-            older = self._table.take_in(lease, received_at)
-            if older is not None:
-                metrics.lapsed.labels(queue.name).inc()
-                log.warning("message_again", message_id=lease.message_id, queue=queue.name, state=older.state.value)
-                continue
             try:
-                end = self._admit(lease)
-            except Exception:  # a bug of ours or a form nobody has seen: the message must not be lost for it
-                log.exception("intake_bug", message_id=lease.message_id, queue=queue.name)
-                end = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
-            if self._table.closed:
-                self._settler.settle(lease, HandBack("draining"))
-            elif end is not None:
-                self._settler.settle(lease, end)
+                self._take_one(queue, raw, received_at)
+            except Exception:  # an entry without a handle cannot even be held; SQS gives it again after its timeout
+                metrics.lapsed.labels(queue.name).inc()
+                log.exception("intake_bug", queue=queue.name, message_id=raw.get("MessageId"))
         if self.ready:
             self._wake()
+
+    def _take_one(self, queue: Queue, raw: Mapping[str, Any], received_at: float) -> None:
+        lease = Lease(
+            queue=queue,
+            raw=raw,
+            received_at_epoch=time.time(),
+            received_at=received_at,
+            visibility_timeout_seconds=self._visibility_timeout_seconds,
+            receives=int((raw.get("Attributes") or {}).get("ApproximateReceiveCount") or 1),
+        )
+        older = self._table.take_in(lease, received_at)
+        if older is not None:
+            metrics.lapsed.labels(queue.name).inc()
+            log.warning("message_again", message_id=lease.message_id, queue=queue.name, state=older.state.value)
+            return
+        try:
+            end = self._admit(lease)
+        except Exception:  # a bug of ours or a form nobody has seen: the message must not be lost for it
+            log.exception("intake_bug", message_id=lease.message_id, queue=queue.name)
+            end = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
+        if self._table.closed:
+            end = HandBack("draining")
+        if end is not None:
+            self._settler.settle(lease, end)
 
     def _admit(self, lease: Lease) -> Verdict | None:
         """Put the message into ``ready``, or return what becomes of it without a task."""
@@ -117,7 +122,7 @@ class Intake:
         lease.task_id = message.id
         if message.eta is not None:
             wait = (message.eta - datetime.now(UTC)).total_seconds()
-            lease.waits = eta_waits(_seconds_after_sent(lease, message))
+            lease.waits = eta_waits(_seconds_after_first_receive(lease, message.eta))
             if wait > ETA_SLACK_SECONDS:
                 lease.task = message.task
                 return RetryIn(cut_delay(wait, 0.0), wait, reason="eta")
@@ -166,8 +171,6 @@ def _about(objects: Sequence[ObjectRecord]) -> dict[str, Any]:
     return about if len(objects) == 1 else about | {"objects": len(objects)}
 
 
-def _seconds_after_sent(lease: Lease, message: CeleryMessage) -> float:
-    sent = (lease.raw.get("Attributes") or {}).get("SentTimestamp")
-    if message.eta is None or not sent:
-        return 0.0
-    return message.eta.timestamp() - int(sent) / 1000
+def _seconds_after_first_receive(lease: Lease, eta: datetime) -> float:
+    first = (lease.raw.get("Attributes") or {}).get("ApproximateFirstReceiveTimestamp")
+    return eta.timestamp() - int(first) / 1000 if first else 0.0

@@ -108,7 +108,7 @@ class Lane(Generic[Job]):
             self._pending += 1
             self._keys[id(job)] = key
             self._batches.add(key, job, time.monotonic())
-            self._condition.notify()
+            self._condition.notify_all()  # one waiter may be a flush
 
     @property
     def pending(self) -> int:

@@ -9,7 +9,7 @@ for the message. The table is plain data under one lock, with the time passed in
        +-----release------+-----------> RELEASING --drop--> (gone)      not renewed: a beat would undo the delay
 
 What it promises: a message is in exactly one state; nothing is renewed once a visibility change began; the same
-message received again is never a second lease while the first is here.
+message received again is no second lease while this worker is waiting with it, running it or ending it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS
 BEAT_SHARE = 1 / 3
 #: After a renewal that failed for a passing reason it is tried again this soon (or at a third, if sooner).
 BEAT_RETRY_SECONDS = 1.0
+#: Celery reports the end of a run within milliseconds of its last signal; later means never.
+UNREPORTED_SECONDS = 10.0
 
 
 class State(Enum):
@@ -71,6 +73,7 @@ class Lease:
     lost: bool = False
     request: weakref.ref[Any] | None = None
     started_at: float | None = None
+    run_ended_at: float | None = None
 
     def __post_init__(self) -> None:
         """Take the handle and the first expiry from the receive."""
@@ -191,18 +194,25 @@ class LeaseTable:
             self.changed.notify_all()
             return waiting
 
-    def due_beats(self, now: float) -> list[Lease]:
-        """Return the leases to renew now, marked as being renewed until ``beat_done``."""
+    def due_beats(self, now: float, limit: int = 10) -> list[Lease]:
+        """Return up to ``limit`` leases of one queue to renew now, marked as being renewed until ``beat_done``.
+
+        No more than go into one call: a hand-back would wait behind the calls for all the others.
+        """
         with self.changed:
-            due = [
-                lease
-                for lease in self._by_tag.values()
-                if lease.state is not State.RELEASING
-                and not lease.beating
-                and not lease.lost
-                and lease.next_beat_at <= now
-                and lease.room_seconds(now) > 0
-            ]
+            due: list[Lease] = []
+            for lease in self._by_tag.values():
+                if (
+                    lease.state is not State.RELEASING
+                    and not lease.beating
+                    and not lease.lost
+                    and lease.next_beat_at <= now
+                    and lease.room_seconds(now) > 0
+                    and (not due or lease.queue.url == due[0].queue.url)
+                ):
+                    due.append(lease)
+                    if len(due) == limit:
+                        break
             for lease in due:
                 lease.beating = True
             return due
@@ -222,13 +232,14 @@ class LeaseTable:
             self.changed.notify_all()
 
     def unanswered(self, now: float) -> list[Lease]:
-        """Return waiting leases that may not stay, marked for handing back.
+        """Return leases that may not stay, marked for handing back.
 
-        Those are messages whose Celery request is gone (a strategy error, a consumer restart), and those so old that
-        a run to their time limit would pass the twelve hours SQS lets anyone hold them.
+        Those are messages that no Celery request answers for (a strategy error, a consumer restart, a run of the
+        threads pool that ended in a way Celery does not report), and unstarted ones so old that a run to their time
+        limit would pass the twelve hours SQS lets anyone hold them.
         """
         with self.changed:
-            gone = [lease for lease in self._by_tag.values() if lease.state is State.WAITING and _orphan(lease, now)]
+            gone = [lease for lease in self._by_tag.values() if _orphan(lease, now)]
             for lease in gone:
                 self._move(lease, State.RELEASING)
             return gone
@@ -251,6 +262,10 @@ class LeaseTable:
 
 
 def _orphan(lease: Lease, now: float) -> bool:
-    if lease.age_seconds(now) + lease.time_limit_seconds > MAX_HOLD_SECONDS:
+    if lease.state is State.WAITING and lease.age_seconds(now) + lease.time_limit_seconds > MAX_HOLD_SECONDS:
+        return True
+    if lease.state not in (State.WAITING, State.RUNNING):
+        return False
+    if lease.run_ended_at is not None and now - lease.run_ended_at > UNREPORTED_SECONDS:
         return True
     return lease.delivered and (lease.request is None or lease.request() is None)

@@ -1,6 +1,7 @@
-"""The parts of a running worker, and how they are started and joined to Celery: one consumer bootstep.
+"""The parts of a running worker, how they are built, wired together and started.
 
-Everything here lives in the parent process. The pool is forked before any client or thread of ours exists.
+Everything here lives in the parent process; ``bridge.bootstep`` joins it to Celery. The pool is forked before any
+client or thread of ours exists.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery import bootsteps, signals
+from celery import signals
+from celery.worker import state as worker_state
 
 from bridge import metrics
 from bridge.aws import error_code, sqs_client
@@ -54,6 +56,13 @@ class Plan:
 
 
 _plan: Plan | None = None
+
+
+def present_plan() -> Plan:
+    """Return what was handed over; raises RuntimeError before that."""
+    if _plan is None:
+        raise RuntimeError("bridge.startup runs before Celery builds its consumer")
+    return _plan
 
 
 def use_plan(plan: Plan) -> None:
@@ -157,6 +166,7 @@ class Bridge:
         self._heartbeat.start()
         self.drain.start()
         if self._pool_kind != "prefork":
+            signals.task_postrun.connect(_note_run_ended, weak=False, dispatch_uid="bridge.run-ended")
             log.warning(
                 "time_limits_not_enforced", error=f"Celery enforces time limits in prefork, not {self._pool_kind}"
             )
@@ -176,6 +186,10 @@ class Bridge:
             self._receivers.start(queue)
         else:
             threading.Thread(target=self._look_up_first, args=(queue,), name="bridge-look-up", daemon=True).start()
+
+    def knows(self, task: str | None) -> bool:
+        """Say whether a task of this name is registered."""
+        return task in self.plan.limits
 
     def request_forced_drain(self) -> None:
         """Go to the last steps of the drain."""
@@ -235,6 +249,9 @@ class Bridge:
 
     def _on_tick(self) -> None:
         self._loop_turned_at = time.monotonic()
+        if self._pool_kind == "prefork":
+            # Billiard itself looks for dead children every 5 s, and a task handed to one would wait as long.
+            self._consumer.pool.maintain_pool()
 
     def _on_lapsed(self, lease: Lease) -> None:
         self.leases.drop(lease)
@@ -257,36 +274,12 @@ class Bridge:
         return self._processes() * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
 
 
-class BridgeStep(bootsteps.StartStopStep):
-    """Puts the bridge between Celery's consumer and its pool."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **options: Any) -> None:
-        """Stand in for ``on_task_request`` before any strategy keeps a reference to it."""
-        super().__init__(consumer, **options)
-        assert _plan is not None, "bridge.startup runs before the consumer"  # noqa: S101 - Celery's own order
-        self.bridge = Bridge(_plan, consumer)
-        consumer.on_task_request = self.bridge.gate.submit
-
-    def start(self, consumer: Any) -> None:
-        """Start the parts; the receivers start when Celery consumes."""
-        self.bridge.start()
-        self.bridge.attach(consumer.task_consumer.channel)
-
-    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
-        """Let our threads wake the main loop."""
-        self.bridge.register(hub)
-
-    def stop(self, consumer: Any) -> None:
-        """Begin the drain, unless the consumer only restarts: then its requests are void, and ours go on."""
-        if consumer.blueprint.state == bootsteps.RUN:
-            self.bridge.gate.forget()
-        else:
-            self.bridge.drain.request()
-
-
 def _end_worker(exit_code: int) -> None:
-    from celery.worker import state
+    worker_state.should_stop = exit_code
 
-    state.should_stop = exit_code
+
+def _note_run_ended(task_id: str = "", **_: Any) -> None:
+    """Celery's last signal of a run, sent in this process by the threads and solo pools."""
+    request = worker_state.requests.get(task_id)
+    if request is not None:
+        request.lease.run_ended_at = time.monotonic()

@@ -15,6 +15,8 @@ import random
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -79,6 +81,11 @@ class Request(CeleryRequest):
         """Celery's cold shutdown wants the task stopped: the drain does that, in its own order."""
         self._request_drain()
 
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End it on somebody's word (``revoke(terminate=True)``); its message is settled as ignored."""
+        self._verdict = Delete("ignored", "revoked")
+        super().terminate(pool, signal)
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Note that the run began."""
         super().on_accepted(pid, time_accepted)
@@ -89,20 +96,27 @@ class Request(CeleryRequest):
                 metrics.message_age.labels(self.lease.queue.name).observe(max(0.0, time.time() - int(sent) / 1000))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """A time limit passed: the soft one is the task's affair, the hard one ended its process."""
-        if not soft:
-            self._clear_scratch()
-        if soft or not self._is_mine_to_end():
+        """A time limit passed: the soft one is the task's affair, the hard one ended its process.
+
+        Billiard calls ``on_failure`` with the hard limit first, and then this; so the verdict is mostly reached.
+        """
+        if soft:
             super().on_timeout(soft, timeout)
             return
-        error = TimeLimitExceeded(timeout)
-        failure = Failure("time-limit", retryable=True, error_type=type(error).__name__, error=text_of(error))
-        self._verdict = self._decide(failure)
-        if isinstance(self._verdict, RetryIn):
-            self._retry_without_result(text_of(error), None)
-        else:
+        self._clear_scratch()
+        if self._is_mine_to_end():
+            error = TimeLimitExceeded(timeout)
+            failure = Failure("time-limit", retryable=True, error_type=type(error).__name__, error=text_of(error))
+            self._verdict = self._decide(failure)
+            if isinstance(self._verdict, RetryIn):
+                self._retry_without_result(text_of(error), None)
+                return
             self._log_failure(failure)
-            super().on_timeout(soft, timeout)
+        if isinstance(self._verdict, DeadLetter):
+            with self._settled_whatever_happens():
+                super().on_timeout(soft, timeout)
+        else:
+            task_ready(self)  # it will run again, so there is no FAILURE to store
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """The run failed, in whatever way; decide, then let Celery do its bookkeeping."""
@@ -127,13 +141,24 @@ class Request(CeleryRequest):
             task_ready(self)
             self.reject()
             return
-        super().on_failure(exc_info, send_failed_event, return_ok)
+        with self._settled_whatever_happens():
+            super().on_failure(exc_info, send_failed_event, return_ok)
         if failure is not None and failure.kind == "worker-lost" and isinstance(self._verdict, DeadLetter):
             self._announce_loss(exc_info)
 
     def _clear_scratch(self) -> None:
         """Clear up for a child that is gone; not on the main loop, for it may be much."""
         threading.Thread(target=scratch.remove, args=(self.id,), name="bridge-scratch", daemon=True).start()
+
+    @contextmanager
+    def _settled_whatever_happens(self) -> Iterator[None]:
+        """Around Celery's bookkeeping after a failure: a result backend that is down must not keep the message."""
+        try:
+            yield
+        except Exception:
+            log.exception("bookkeeping_failed", **self._fields())
+        finally:
+            self.reject()
 
     def _is_mine_to_end(self) -> bool:
         """Say whether the message's end is still open: the drain may have stopped the task and handed it back."""
@@ -212,9 +237,9 @@ class Request(CeleryRequest):
 
     def _count_run(self, outcome: str) -> float:
         seconds = 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
-        metrics.task_runs.labels(self.name, outcome).inc()
+        metrics.task_runs.labels(self.task.name, outcome).inc()
         if self.time_start is not None:
-            metrics.task_seconds.labels(self.name).observe(seconds)
+            metrics.task_seconds.labels(self.task.name).observe(seconds)
         return round(seconds, 4)
 
     def _fields(self) -> dict[str, Any]:

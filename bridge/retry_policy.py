@@ -13,6 +13,8 @@ from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS, DeadLetter, D
 
 #: SQS delays a new message by at most this (SendMessage, DelaySeconds).
 MAX_DELAY_SECONDS = 900
+#: A message whose ETA is nearer than this runs now: SQS counts whole seconds.
+ETA_SLACK_SECONDS = 0.5
 
 FailureKind = Literal[
     "retry-requested",  # Task.retry, or Celery's autoretry which calls it
@@ -121,14 +123,14 @@ def kills_pods(receives: int, max_retries: int | None, spare_receives: int, *, w
     return max_retries is not None and receives - waits > max_retries + 1 + spare_receives
 
 
-def eta_waits(eta_after_sent_seconds: float) -> int:
-    """Return how many receives a message with this ETA (seconds after it was sent) spends on waiting only.
+def eta_waits(eta_after_first_receive_seconds: float) -> int:
+    """Return how many receives a message spends on waiting for its ETA, given in seconds after its first receive.
 
-    The first 900 s pass inside SQS as DelaySeconds and need no receive; the rest passes in place, in pieces of at
-    most twelve hours.
+    It waits in place, in pieces of at most twelve hours, and each piece ends with a receive.
     """
-    rest = eta_after_sent_seconds - MAX_DELAY_SECONDS
-    return max(0, math.ceil(rest / (MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS)))
+    if eta_after_first_receive_seconds <= ETA_SLACK_SECONDS:
+        return 0
+    return math.ceil(eta_after_first_receive_seconds / (MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS))
 
 
 def _room(age_seconds: float) -> int:

@@ -166,6 +166,8 @@ class Settler:
 
     def _confirmed(self, settlement: Settlement, **fields: Any) -> None:
         lease, verdict = settlement.lease, settlement.verdict
+        if lease.state is State.GONE:  # its batch was tried again after an error of ours: counted already
+            return
         self._table.drop(lease)
         metrics.settled.labels(lease.queue.name, verdict.outcome, verdict.reason or "").inc()
         log.info("message_settled", **_fields(settlement), **fields)

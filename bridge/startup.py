@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from billiard.util import get_logger as billiard_logger
 from botocore.exceptions import NoCredentialsError, PartialCredentialsError, ProfileNotFound
@@ -27,19 +27,17 @@ from bridge.aws import error_code, sqs_client
 from bridge.banner import banner, banner_fields
 from bridge.bounds import bound_children
 from bridge.decorators import declared_routes
-from bridge.errors import SettingsError
+from bridge.errors import SettingsError, refuse
 from bridge.intake import TaskLimits
 from bridge.lifecycle import Plan, use_plan
 from bridge.queues import Queue, look_up, named_queues
 from bridge.region import is_aws_host, region_of_queue_url
-from bridge.request import Request
 from bridge.routing import Rules
 from bridge.settings import WorkerSettings, load_worker_settings
+from bridge.task_defaults import apply_defaults, guard_plain_tasks
 
 log = logs.get_logger(__name__)
 
-#: Soft limits come this much before hard ones: 10 s, but never more than a tenth.
-SOFT_LIMIT_SECONDS = 10.0
 #: What SQS answers for credentials that no waiting mends.
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "UnrecognizedClientException"})
 
@@ -76,6 +74,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
             sender.task_events = False
         try:
             limits = apply_defaults(sender.app.tasks, settings, sender.time_limit, sender.soft_time_limit)
+            guard_plain_tasks(sender.app.tasks)
         except SettingsError as error:
             refuse(str(error))
         use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits))
@@ -92,13 +91,6 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
         elif not instance.quiet:
             sys.stdout.write(banner(settings, queues, routes))
             sys.stdout.flush()
-
-
-def refuse(text: str) -> NoReturn:
-    """End the process with one line on standard error and exit code 2."""
-    sys.stderr.write(f"bridge: {text}\n")
-    sys.stderr.flush()
-    raise SystemExit(2)
 
 
 def import_tasks(modules: Sequence[str]) -> None:
@@ -154,39 +146,12 @@ def check_endpoint(client: Any, queue_url: str) -> None:
         raise SettingsError(f"{queue_url} is in {region}, and the region is {client.meta.region_name}: set AWS_REGION")
 
 
-def apply_defaults(
-    tasks: Mapping[str, Any], settings: WorkerSettings, time_limit: float | None, soft_time_limit: float | None
-) -> dict[str, TaskLimits]:
-    """Give every task what it does not say, and return what the intake must know of each.
-
-    ``time_limit`` and ``soft_time_limit`` are the worker's own (``--time-limit``, ``task_time_limit``), seconds.
-    Raises SettingsError for a task that would lose messages.
-    """
-    limits: dict[str, TaskLimits] = {}
-    for name, task in tasks.items():
-        if not task.acks_late:
-            raise SettingsError(f"task {name}: acks_late=False would delete a message before its task has run")
-        if not _uses_our_request(task):
-            raise SettingsError(f"task {name}: its base class must be bridge.task.BridgeTask or a subclass of it")
-        if "max_retries" in task.left_alone:
-            task.max_retries = settings.max_retries
-        if "retry_backoff" in task.left_alone:
-            task.backoff_seconds = settings.retry_backoff_seconds
-        if "retry_backoff_max" in task.left_alone:
-            task.backoff_max_seconds = settings.retry_backoff_max_seconds
-        hard = task.time_limit or time_limit or settings.task_time_limit_seconds
-        soft = task.soft_time_limit or (None if task.time_limit else soft_time_limit)
-        task.time_limit = hard
-        task.soft_time_limit = soft or hard - min(SOFT_LIMIT_SECONDS, hard / 10)
-        # Without a heartbeat every lease is as long as the receive asks for: nothing would set a task's own length.
-        own = task.visibility_timeout if settings.heartbeat else None
-        visibility = own or settings.visibility_timeout_seconds
-        if not settings.heartbeat and hard > visibility:
-            raise SettingsError(
-                f"BRIDGE_HEARTBEAT=off: task {name} may run {hard:g} s, longer than its lease of {visibility} s"
-            )
-        limits[name] = TaskLimits(task.max_retries, float(hard), int(visibility))
-    return limits
+def prepare_child(app: Any) -> None:
+    """Make a spawned pool child what a forked one is born as: its task modules imported, the defaults applied."""
+    settings = load_worker_settings(os.environ)
+    import_tasks(settings.task_modules)
+    apply_defaults(app.tasks, settings, None, None)
+    guard_plain_tasks(app.tasks)
 
 
 def own_outputs(settings: WorkerSettings) -> tuple[tuple[str, str], ...]:
@@ -195,12 +160,6 @@ def own_outputs(settings: WorkerSettings) -> tuple[tuple[str, str], ...]:
         return ()
     bucket, _, prefix = settings.results_url.removeprefix("s3://").partition("/")
     return ((bucket, prefix),)
-
-
-def _uses_our_request(task: Any) -> bool:
-    from celery.utils.imports import symbol_by_name
-
-    return issubclass(symbol_by_name(task.Request), Request)
 
 
 def _refuse_broker_option(conf: Any) -> None:

@@ -8,12 +8,15 @@ meaning, the receive count goes on counting, and the last failure can be dead-le
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, ClassVar, NoReturn
 
 from celery import Task
-from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry, SoftTimeLimitExceeded
 
+from bridge.errors import TaskExited
 from bridge.retry_policy import backoff
 from bridge.routing import Route
 
@@ -119,7 +122,33 @@ class BridgeTask(Task):
             retry = super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         except Retry as sent:
             raise Republished(sent.message, sent.exc, sent.when) from exc
+        except Reject as unsent:
+            # Celery could not publish it and would have the message rejected: here it can wait where it is.
+            raise RetryInPlace(exc=exc or unsent, when=eta or countdown or self.default_retry_delay) from unsent
         return retry
+
+
+def exits_as_errors(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``run`` with ``sys.exit()`` turned into TaskExited, an ordinary error.
+
+    Left alone it ends a pool child, ends a solo worker, and leaves a thread's message unanswered
+    (celery.concurrency.base.apply_target hands its end to a callback that cannot read it).
+    """
+
+    @wraps(run)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except SystemExit as error:
+            raise TaskExited(f"the task called sys.exit({error.code!r})") from error
+
+    return guarded
+
+
+def guard_exits(task: Any) -> None:
+    """Make ``sys.exit()`` an ordinary error of a task that Celery's own decorator made."""
+    name = "_orig_run" if hasattr(task, "_orig_run") else "run"  # the latter is autoretry's wrapper around the former
+    setattr(task, name, exits_as_errors(getattr(task, name)))
 
 
 def wanted_seconds(retry: Retry, now: datetime) -> float:

@@ -26,13 +26,15 @@ from bridge.decorators import declared_routes
 from bridge.envelope import Delivery, for_event
 from bridge.errors import ObjectChanged, ObjectGone
 from bridge.failure import failure_of
-from bridge.retry_policy import Attempt, decide, request_retries
+from bridge.retry_policy import Attempt, decide, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
 from bridge.s3_object import ObjectHead, S3Object, use_source
 from bridge.verdicts import DeadLetter, Delete, RetryIn, Verdict
 
 __all__ = ["RunResult", "run_event", "s3_event", "s3_object"]
 
+#: The default of BRIDGE_SPARE_RECEIVES.
+SPARE_RECEIVES = 10
 _TIME = "2026-01-02T03:04:05.000Z"
 
 
@@ -150,6 +152,8 @@ def run_event(
     if not isinstance(target, ToTask):
         return _result(target, None)
     task = app.tasks[target.task]
+    if kills_pods(receives, task.max_retries, SPARE_RECEIVES):
+        return RunResult("dead_lettered", "worker-lost", task=task.name)
     retries = request_retries(receives, task.max_retries)
     delivery = Delivery("test-queue", "test-queue", raw["ReceiptHandle"], receives, retries, datetime.now(UTC))
     payload = for_event(raw, target, delivery)

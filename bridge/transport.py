@@ -31,6 +31,9 @@ class Bridge(Protocol):
     leases: LeaseTable
     settler: Any
 
+    def knows(self, task: str | None) -> bool:
+        """Say whether a task of this name is registered."""
+
     def consume(self, queue: str, channel: Channel) -> None:
         """Start receiving."""
 
@@ -84,10 +87,12 @@ class Channel(SQS.Channel):
         self._give_up(delivery_tag, "malformed", "Celery could not decode the message")
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Celery rejects what names no registered task or has invalid arguments."""
+        """Celery rejects what names no registered task, or has headers that it cannot use."""
         lease = self.bridge.leases.get(delivery_tag)
-        task = lease.task if lease else None
-        self._give_up(delivery_tag, "unrouted", f"no task {task!r} is registered in this worker")
+        if lease is not None and self.bridge.knows(lease.task):
+            self._give_up(delivery_tag, "malformed", f"Celery could not use the message for task {lease.task}")
+        elif lease is not None:
+            self._give_up(delivery_tag, "unrouted", f"no task {lease.task!r} is registered in this worker")
 
     def queue_declare(self, queue: str | None = None, **kwargs: Any) -> Any:
         """Declare nothing: queues are made by people (stock asks SQS for the size, a call for each publisher)."""

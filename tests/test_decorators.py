@@ -216,6 +216,28 @@ def test_two_functions_under_one_name_do_not_swap_their_objects():
         assert run_event(s3_event("two/x")).result == "second"
 
 
+def test_two_functions_of_one_module_and_name_do_not_swap_their_objects():
+    """The usual slip is a copied function whose name was not changed: it is refused too, or takes its own objects."""
+
+    def module():
+        @file_task("three/*")
+        def process(obj):
+            return "three"
+
+        @file_task("four/*")
+        def process(obj):  # noqa: F811 - the slip
+            return "four"
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Celery's own, which says that the second function is not registered
+            module()
+    except ValueError:
+        assert run_event(s3_event("three/x")).result == "three"
+    else:
+        assert run_event(s3_event("four/x")).result == "four"
+
+
 def test_bind_gives_the_task_first():
     """With bind=True the function takes self, whose request is this run's."""
 

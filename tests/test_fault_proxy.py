@@ -16,8 +16,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
-from tests.fault_proxy import Call, FaultProxy
 from moto.server import ThreadedMotoServer
+
+from tests.fault_proxy import Call, FaultProxy
 
 Connect = Callable[..., Any]
 

@@ -47,6 +47,8 @@ ROOMS = {
     # How it hangs together with Celery and Kombu.
     "bridge": "wiring",
     "bridge.banner": "wiring",
+    "bridge.bootstep": "wiring",
+    "bridge.task_defaults": "wiring",
     "bridge.celery": "wiring",
     "bridge.decorators": "wiring",
     "bridge.failure": "wiring",

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -63,7 +63,7 @@ class SampleFile:
 
         One PutObject even for the large one: for a multipart upload moto sends two events, where S3 sends one.
         """
-        body = _Repeated(self.content, self.repeats)
+        body: Any = _Repeated(self.content, self.repeats)
         s3.put_object(Bucket=bucket, Key=self.key, Body=body, ContentLength=self.size, ContentType=self.content_type)
 
 

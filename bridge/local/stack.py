@@ -10,15 +10,17 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.session import Session
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
+
+from bridge.local.moto_turns import take_turns
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,7 +39,7 @@ _FOREIGN_PREFIXES = ("AWS_", "SQS_", "BRIDGE_", "CELERY_")
 class LocalStack:
     """One bucket that notifies one queue, with its DLQ, and a bucket for results.
 
-    ``endpoint_url`` serves S3 and SQS alike. The results bucket notifies nobody, so that writing into it starts nothing.
+    ``endpoint_url`` serves S3 and SQS alike. The results bucket notifies nobody: writing into it starts nothing.
     """
 
     endpoint_url: str
@@ -92,6 +94,7 @@ def moto_server() -> Iterator[str]:
     # One line per request otherwise, in the middle of whatever this process shows. Set before the first request:
     # werkzeug gives its logger the level INFO only when it has none.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    take_turns()
     application = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="local-aws", daemon=True)
@@ -172,6 +175,13 @@ def without_foreign_settings(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def forget_foreign_settings(environment: MutableMapping[str, str]) -> None:
+    """Make ``environment``, this process's own, one from which nothing can reach a real AWS account."""
+    kept = without_foreign_settings(environment)
+    environment.clear()
+    environment.update(kept)
+
+
 def _queue_arn(sqs: Any, queue_url: str) -> str:
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return str(answer["Attributes"]["QueueArn"])
@@ -180,7 +190,7 @@ def _queue_arn(sqs: Any, queue_url: str) -> str:
 def _client(service: str, endpoint_url: str) -> Any:
     # A session of its own, with no profile and no files: AWS_PROFILE naming one that does not exist, or a
     # ~/.aws/config with another addressing style, would break the local stack of whoever has them.
-    session = Session()  # type: ignore[no-untyped-call]  # botocore ships no types for its session
+    session = Session()
     for variable, value in (("profile", None), ("config_file", os.devnull), ("credentials_file", os.devnull)):
         session.set_config_variable(variable, value)
     return session.create_client(

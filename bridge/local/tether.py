@@ -1,10 +1,11 @@
 """Ties a worker and all its children to the life of the process that started it.
 
-Run as a script: ``python -I tether.py COMMAND…``, as leader of its own process group, with a pipe as standard input that
-only the starter holds open. The kernel closes that pipe when the starter is gone, however it went, so this needs neither
-a signal handler over there nor Linux's PR_SET_PDEATHSIG, which would not reach the worker's own children.
+Run as a script: ``python -I tether.py COMMAND…``, as leader of its own process group, with a pipe as standard input
+that only the starter holds open. The kernel closes that pipe when the starter is gone, however it went, so this needs
+neither a signal handler over there nor Linux's PR_SET_PDEATHSIG, which would not reach the worker's own children.
 
-- SIGTERM is passed on to the worker alone: its pool children must not get it, or they would die in the middle of a task.
+- SIGTERM is passed on to the worker alone: its pool children must not get it, or they would die in the middle of a
+  task.
 - End of standard input kills the whole group at once, this process included.
 - When the worker ends, so does this process, with the worker's exit code (128 + n for signal n).
 """

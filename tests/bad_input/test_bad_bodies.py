@@ -21,12 +21,6 @@ TASKS = "tests.bad_input.file_tasks"
 ROUNDS = 2
 
 
-@pytest.fixture(scope="module", params=["moto", pytest.param("elasticmq", marks=pytest.mark.elasticmq)])
-def sqs_server(request):
-    """Each SQS server in turn, once for all tests of this file."""
-    return request.getfixturevalue(f"{request.param}_server")
-
-
 @dataclass
 class Run:
     """One worker, and what became of all that was sent to it."""

@@ -24,12 +24,6 @@ EVENTS = {
 NAMES = [*(bad.name for bad in BAD_BODIES), *(name for name, _, _ in FORMS), *EVENTS]
 
 
-@pytest.fixture(scope="module", params=["moto", pytest.param("elasticmq", marks=pytest.mark.elasticmq)])
-def sqs_server(request):
-    """Each SQS server in turn, once for all tests of this file."""
-    return request.getfixturevalue(f"{request.param}_server")
-
-
 @pytest.fixture(scope="module")
 def run(sqs_server: SqsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A worker whose only task takes everything, and what it kept of all the bodies there are."""
@@ -47,9 +41,7 @@ def run(sqs_server: SqsServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     try:
         with WorkerProcess(env, "-c", "2", cwd=folder) as worker:
             wait_until(lambda: counts(sqs_server, queue.url).total == 0, 30, "an empty queue")
-            yield SimpleNamespace(
-                worker=worker, server=sqs_server, queue=queue, bodies=bodies, ids=ids, folder=folder
-            )
+            yield SimpleNamespace(worker=worker, server=sqs_server, queue=queue, bodies=bodies, ids=ids, folder=folder)
     finally:
         queues.delete_all()
 

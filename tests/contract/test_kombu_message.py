@@ -7,7 +7,6 @@ import json
 import pytest
 from kombu import Connection
 from kombu.exceptions import DecodeError
-from kombu.transport import SQS
 from kombu.utils.encoding import safe_repr, safe_str
 from kombu.utils.json import dumps, loads
 
@@ -81,8 +80,9 @@ def test_json_of_a_marked_dict_is_refused_at_decoding():
 
 def test_base64_bodies_are_what_stock_kombu_sends():
     """The task queue may hold messages of a producer with stock settings: the whole message in base64."""
-    assert SQS.Channel.sqs_base64_encoding is True
-    assert SQS.Channel.body_encoding == "base64"
+    options = {"predefined_queues": {QUEUE: {"url": URL}}}
+    channel = Connection("sqs://", transport="kombu.transport.SQS:Transport", transport_options=options).channel()
+    assert (channel.sqs_base64_encoding, channel.body_encoding) == (True, "base64")
 
 
 def test_safe_texts_survive_an_object_that_cannot_be_shown():

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import boto3
 import pytest
 from amqp.protocol import queue_declare_ok_t
-from botocore.stub import ANY, Stubber
+from botocore.stub import Stubber
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import SQS, virtual
+from kombu.utils.json import dumps
 
 from tests.contract import QUEUE, PushTransport, new_app, payload
 
@@ -43,6 +44,7 @@ def hub():
     before, hub = get_event_loop(), Hub()
     set_event_loop(hub)
     yield hub
+    hub._ready.clear()  # closing runs what still waits, and that would be a poll
     hub.close()
     set_event_loop(before)
 
@@ -167,7 +169,7 @@ def test_sending_asks_the_channel_for_url_and_client_and_sends_plain_json():
     channel.client = client
     message = {"body": "[]", "headers": {}, "properties": {"DelaySeconds": 7, "delivery_info": {}}}
     with Stubber(client) as stub:
-        stub.add_response("send_message", {}, {"QueueUrl": URL, "MessageBody": ANY, "DelaySeconds": 7})
+        stub.add_response("send_message", {}, {"QueueUrl": URL, "MessageBody": dumps(message), "DelaySeconds": 7})
         channel._put(QUEUE, message)
         stub.assert_no_pending_responses()
 

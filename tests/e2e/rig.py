@@ -38,6 +38,8 @@ class Rig:
         """``names`` are the queues beside ``main``."""
         self.server = server
         self.bucket = f"e2e-{uuid.uuid4().hex[:8]}"
+        #: MessageIds of what a fixture sent before the worker started, under names of its choice.
+        self.earlier: dict[str, list[str]] = {}
         self._names = ("main", *names)
         self._sent: dict[str, tuple[str, str]] = {}
         self._dead: dict[str, list[Any]] = {}

@@ -23,31 +23,26 @@ ATTRIBUTES = {
 TEN_ATTRIBUTES = {f"name-{n}": {"DataType": "String", "StringValue": str(n)} for n in range(10)}
 
 
-def hand_back(rig: Rig, queue: str, receives: dict[str, int]) -> None:
-    """Receive each message that many times, with visibility 0 at once after each."""
-    done: Counter[str] = Counter()
-
-    def further() -> bool:
-        for message in receive(rig.server, rig.queues[queue].url):
-            rig.server.sqs.change_message_visibility(
-                QueueUrl=rig.queues[queue].url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-            )
-            done[message["MessageId"]] += 1
-            assert int(message["Attributes"]["ApproximateReceiveCount"]) == done[message["MessageId"]]
-        return done == receives
-
-    # One message after the other: a single receive may bring any of those that are there.
-    wait_until(further, 10, f"receives {receives}")
+def hand_back(rig: Rig, queue: str, message_id: str, times: int) -> None:
+    """Receive the only message of a queue that many times, with visibility 0 at once after each."""
+    url = rig.queues[queue].url
+    for n in range(1, times + 1):
+        [message] = wait_until(lambda: receive(rig.server, url), 10, f"receive {n} of {message_id}")
+        assert message["MessageId"] == message_id
+        assert message["Attributes"]["ApproximateReceiveCount"] == str(n)
+        rig.server.sqs.change_message_visibility(
+            QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+        )
 
 
 @pytest.fixture(scope="module")
 def rig(sqs_server):
     """A prefork worker; on ``tired`` and ``spent`` wait messages received ten and eleven times before it started."""
     with Rig(sqs_server, "flaky", "exhausted", "books", "tired", "spent") as rig:
-        rig.tired = rig.upload("once/tired", queue="tired")
-        rig.spent = rig.upload("once/spent", queue="spent")
-        hand_back(rig, "tired", {rig.tired: 10})
-        hand_back(rig, "spent", {rig.spent: 11})
+        for queue, times in (("tired", 10), ("spent", 11)):
+            message_id = rig.upload(f"once/{queue}", queue=queue)
+            rig.earlier[queue] = [message_id]
+            hand_back(rig, queue, message_id, times)
         rig.start_worker("-c", "4", BRIDGE_SPARE_RECEIVES="10")
         yield rig
 
@@ -57,7 +52,7 @@ def test_fails_twice_then_succeeds(rig):
     message_id = rig.upload("flaky/a", queue="flaky")
     assert rig.course(message_id) == [("retried", None), ("retried", None), ("deleted", None)]
 
-    assert [note["retries"] for note in rig.notes(message_id)] == [0, 1, 2]
+    assert rig.retries(message_id) == [0, 1, 2]
     starts = rig.worker.found("task_started", message_id=message_id)
     assert [(e["task_id"], e["attempt"]) for e in starts] == [(message_id, n) for n in (1, 2, 3)]
 
@@ -91,7 +86,7 @@ def test_exhausted_retries_end_as_one_dead_letter(rig):
     message_id = rig.send(body, queue="exhausted", attributes=ATTRIBUTES, trace_header=TRACE)
 
     assert rig.course(message_id) == [("retried", None), ("retried", None), ("dead_lettered", "exhausted")]
-    assert [note["retries"] for note in rig.notes(message_id)] == [0, 1, 2]
+    assert rig.retries(message_id) == [0, 1, 2]
 
     letters = rig.dead_letters(message_id)
     assert len(letters) == 1
@@ -102,9 +97,8 @@ def test_exhausted_retries_end_as_one_dead_letter(rig):
 
     cause = rig.cause(message_id)
     assert set(cause) == set(CAUSE_KEYS)
-    first, last = datetime.fromisoformat(cause.pop("first_received_at")), datetime.fromisoformat(
-        cause.pop("dead_lettered_at")
-    )
+    first = datetime.fromisoformat(cause.pop("first_received_at"))
+    last = datetime.fromisoformat(cause.pop("dead_lettered_at"))
     assert timedelta(seconds=3) <= last - first <= timedelta(seconds=40)
     assert first.utcoffset() == last.utcoffset() == timedelta(0)
     text = cause.pop("traceback")
@@ -141,16 +135,18 @@ def test_ten_attributes_leave_no_room_for_the_cause(rig):
 
 def test_handed_back_ten_times_still_runs(rig):
     """A message received ten times without a run is run, once, although its task allows no retry."""
-    assert rig.course(rig.tired) == [("deleted", None)]
-    assert [note["retries"] for note in rig.notes(rig.tired)] == [0]
+    [message_id] = rig.earlier["tired"]
+    assert rig.course(message_id) == [("deleted", None)]
+    assert rig.retries(message_id) == [0]
     rig.wait_empty("tired")
 
 
 def test_received_far_beyond_its_retries_is_not_run(rig):
     """One receive more than max_retries + 1 + BRIDGE_SPARE_RECEIVES: it must be what kills workers."""
-    assert rig.course(rig.spent) == [("dead_lettered", "worker-lost")]
-    assert rig.notes(rig.spent) == []
-    cause = rig.cause(rig.spent)
+    [message_id] = rig.earlier["spent"]
+    assert rig.course(message_id) == [("dead_lettered", "worker-lost")]
+    assert rig.notes(message_id) == []
+    cause = rig.cause(message_id)
     assert cause["attempts"] == 12
     assert "received 12 times" in cause["error"]
     rig.wait_empty("spent")

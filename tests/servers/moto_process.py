@@ -6,47 +6,12 @@ errors in ours.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any
 
 from moto.server import ThreadedMotoServer
-from moto.sqs.models import Queue, SQSBackend
 
-
-def take_turns() -> None:
-    """Let SQS calls change moto's queues one at a time, as no version of moto does by itself.
-
-    Each request runs in a thread of its own, and between "is it visible" and "it is received now" nothing keeps a
-    second receive from taking the same message; a delete puts a new list in place of the one to which a send is just
-    appending. Seen with four receivers and two senders (moto 5.2.5): messages received twice. A test of "exactly once"
-    or "never lost" would fail now and then, and the bridge would be blamed.
-
-    All queues get one condition instead of one each. A long poll waits on it, and so gives up its turn altogether.
-    """
-    turn = threading.Condition(threading.RLock())
-
-    def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def in_turn(*args: Any, **kwargs: Any) -> Any:
-            with turn:
-                return function(*args, **kwargs)
-
-        return in_turn
-
-    created = Queue.__init__
-
-    def with_the_shared_condition(queue: Queue, *args: Any, **kwargs: Any) -> None:
-        created(queue, *args, **kwargs)
-        queue._messages_lock = turn
-
-    Queue.__init__ = with_the_shared_condition  # type: ignore[assignment, method-assign]  # patching is the point
-    for name, function in inspect.getmembers(SQSBackend, inspect.isfunction):
-        if not name.startswith("_"):
-            setattr(SQSBackend, name, one_at_a_time(function))
+from bridge.local.moto_turns import take_turns
 
 
 def main() -> None:

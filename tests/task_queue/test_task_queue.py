@@ -1,121 +1,18 @@
 from __future__ import annotations
 
-import json
-import pickle
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from tests.bad_input.celery_bodies import stock_celery
-from tests.fault_proxy import Call, FaultProxy
-from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, counts, environment_for, receive, send
-from tests.servers.waiting import wait_until
-from tests.worker_process import WorkerProcess
+from tests.servers.sqs import counts
+from tests.task_queue.site import TASKS, Site
 
 pytestmark = pytest.mark.slow
 
-TASKS = "tests.task_queue.queue_tasks"
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module", params=["moto", pytest.param("elasticmq", marks=pytest.mark.elasticmq)])
-def sqs_server(request):
-    """Each SQS server in turn, once for all tests of this file."""
-    return request.getfixturevalue(f"{request.param}_server")
-
-
-@dataclass
-class Site:
-    """A worker of both queues, reached through a proxy that writes down every call."""
-
-    server: SqsServer
-    proxy: FaultProxy
-    worker: WorkerProcess
-    events: QueuePair
-    tasks: QueuePair
-    env: dict[str, str]
-    folder: Path
-
-    def runs(self, **fields: Any) -> list[dict[str, Any]]:
-        """The runs that the tasks noted, in order."""
-        file = self.folder / "runs.jsonl"
-        noted = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        return [run for run in noted if fields.items() <= run.items()]
-
-    def await_runs(self, number: int, **fields: Any) -> list[dict[str, Any]]:
-        def enough() -> list[dict[str, Any]]:
-            runs = self.runs(**fields)
-            return runs if len(runs) >= number else []
-
-        return wait_until(enough, 20, f"{number} runs of {fields}")
-
-    def sent(self, task_id: str) -> list[Call]:
-        """The SendMessage calls to the task queue for this task id."""
-        calls = [c for c in self.proxy.calls if c.action == "SendMessage" and c.queue == self.tasks.name]
-        return [c for c in calls if json.loads(c.request["MessageBody"])["headers"]["id"] == task_id]
-
-    def letter(self, **fields: Any) -> tuple[dict[str, Any], Any]:
-        """The one dead letter whose cause has these fields, waited for: (cause, message); it is not deleted."""
-
-        def found() -> list[tuple[dict[str, Any], Any]]:
-            for message in receive(self.server, self.tasks.dlq_url, visibility_timeout_seconds=1):
-                cause = json.loads(message["MessageAttributes"]["BridgeCause"]["StringValue"])
-                letters[message["MessageId"]] = (cause, message)
-            return [(cause, message) for cause, message in letters.values() if fields.items() <= cause.items()]
-
-        letters: dict[str, tuple[dict[str, Any], Any]] = {}
-        [letter] = wait_until(found, 20, f"a dead letter with {fields}")
-        return letter
-
-
-@pytest.fixture(scope="module")
-def site(sqs_server: SqsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One worker for all tests of a server."""
-    queues, folder = QueueFactory(), tmp_path_factory.mktemp("task-queue")
-    events, tasks = queues(sqs_server, prefix="events"), queues(sqs_server, prefix="tasks")
-    (folder / "results").mkdir()
-    with FaultProxy(sqs_server.endpoint_url) as proxy:
-        env = environment_for(sqs_server) | {
-            "AWS_ENDPOINT_URL_SQS": proxy.url,
-            "SQS_TASK_QUEUE_URL": tasks.url,
-            "CELERY_RESULT_BACKEND": f"file://{folder}/results",
-        }
-        for_worker = {
-            "SQS_QUEUE_URL": events.url,
-            "BRIDGE_TASK_MODULES": TASKS,
-            "BRIDGE_WAIT_TIME_SECONDS": "2",
-            "BRIDGE_RETRY_BACKOFF_SECONDS": "1",
-        }
-        try:
-            with WorkerProcess(env | for_worker, "-c", "2", cwd=folder) as worker:
-                yield Site(sqs_server, proxy, worker, events, tasks, env, folder)
-                assert worker.process.poll() is None
-        finally:
-            queues.delete_all()
-
-
-@pytest.fixture(scope="module")
-def calls(site: Site) -> dict[str, SimpleNamespace]:
-    """What the user's process saw of its calls, by their names."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.task_queue.web_process"],
-        cwd=site.folder,
-        env=site.env,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    notes = [json.loads(line) for line in done.stdout.splitlines()]
-    return {note["call"]: SimpleNamespace(**{"value": None, "error_type": None, **note}) for note in notes}
 
 
 def test_delay_runs_the_task(site: Site, calls: dict[str, SimpleNamespace]) -> None:
@@ -215,79 +112,6 @@ def test_an_unknown_task_is_a_dead_letter_and_a_failure(site: Site, calls: dict[
     cause, letter = site.letter(task_id=call.id)
     assert (cause["reason"], cause["task"]) == ("unrouted", "nobody.knows")
     assert letter["Body"] == site.sent(call.id)[0].request["MessageBody"]
-
-
-def test_a_stock_producer_can_send(site: Site) -> None:
-    """A plain Celery app with Kombu's own SQS transport, which writes base64, is understood."""
-    with stock_celery(site.server, site.tasks.url) as send_task:
-        task_id = send_task(f"{TASKS}.add", (20, 22)).id
-    site.worker.wait_event("message_settled", task_id=task_id, outcome="deleted")
-    [run] = site.runs(id=task_id)
-    assert (run["x"], run["y"], run["retries"]) == (20, 22, 0)
-
-
-def test_an_eta_of_a_stock_producer_waits_in_place(site: Site) -> None:
-    """A message that was not delayed waits for its ETA in the queue, not in a worker, and that is no attempt."""
-    with stock_celery(site.server, site.tasks.url) as send_task:
-        sent_at = time.time()
-        task_id = send_task(f"{TASKS}.add", (30, 3), countdown=4).id
-    waits = site.worker.wait_event("message_settled", task_id=task_id, outcome="retried")
-    assert (waits["reason"], waits["delay_seconds"]) == ("eta", 4)
-    assert not site.worker.found("task_started", task_id=task_id)
-    [run] = site.await_runs(1, id=task_id)
-    assert 4.0 <= run["at"] - sent_at < 9.0
-    assert run["retries"] == 0
-    site.worker.wait_event("message_settled", task_id=task_id, outcome="deleted")
-    seen = site.proxy.for_message(waits["message_id"])
-    assert [c.action for c in seen] == [
-        "ReceiveMessage",
-        "ChangeMessageVisibilityBatch",
-        "ReceiveMessage",
-        "DeleteMessageBatch",
-    ]
-    [started] = site.worker.found("task_started", task_id=task_id)
-    assert started["attempt"] == 1
-
-
-@pytest.mark.parametrize(
-    "body",
-    ["garbage", "{}", '{"properties": null}', '{"body": 5, "headers": {}, "properties": {}}'],
-    ids=["text", "empty object", "properties: null", "no task"],
-)
-def test_garbage_is_a_dead_letter(site: Site, body: str) -> None:
-    """What is no Celery message is dead-lettered as malformed, byte for byte."""
-    message_id = send(site.server, site.tasks.url, body)
-    cause, letter = site.letter(task_id=message_id)
-    assert cause["reason"] == "malformed"
-    assert letter["Body"] == body
-
-
-class Opened:
-    """Leaves a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.path,))
-
-
-def test_pickle_is_never_opened(site: Site) -> None:
-    """A pickled message is dead-lettered as malformed, and nobody unpickles it."""
-    trace = site.folder / "unpickled"
-    pickle.loads(pickle.dumps(Opened(trace)))  # noqa: S301 - shows that the trap works
-    assert trace.exists()
-    trace.unlink()
-    with stock_celery(site.server, site.tasks.url) as send_task:
-        task_id = send_task(f"{TASKS}.add", (Opened(trace), 1), serializer="pickle").id
-    settled = site.worker.wait_for(
-        lambda e: e.get("event") == "message_settled" and "content type" in str(e.get("error")), 20, "the pickle's end"
-    )
-    cause, _ = site.letter(task_id=settled["message_id"])
-    assert cause["reason"] == "malformed"
-    assert "pickle" in cause["error"] or "python-serialize" in cause["error"]
-    assert not trace.exists()
-    assert not site.runs(id=task_id)
 
 
 def test_without_a_task_queue_delay_says_so_at_once(site: Site) -> None:

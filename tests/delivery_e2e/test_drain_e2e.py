@@ -1,0 +1,325 @@
+"""The end of a worker: asked to leave in every way there is, or killed; no message is lost, none has two runs at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.delivery_e2e.conftest import (
+    LEASE_SECONDS,
+    POOLS,
+    Scenarios,
+    Site,
+    all_of,
+    is_gone,
+    kill,
+    running_scenarios,
+)
+from tests.servers.sqs import SqsServer, counts, receive
+from tests.servers.waiting import wait_until
+from tests.worker_process import WorkerProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+
+#: What a drain may take beyond its budget: 5 s of deletes, and a little for the rest.
+BEYOND_BUDGET_SECONDS = 8
+PREFETCHED = 20
+#: solo runs one task at a time.
+RUNNING = {"prefork": 2, "threads": 2, "solo": 1}
+
+
+def started(site: Site, pool: str, *args: str, **settings: str) -> WorkerProcess:
+    return site.start("-P", pool, "-c", str(RUNNING[pool]), *args, **settings)
+
+
+def assert_nobody_left(children: list[int]) -> None:
+    wait_until(lambda: all(is_gone(pid) for pid in children), 1, f"the end of the children {children}")
+
+
+def within(budget_seconds: float, since: float, worker: WorkerProcess) -> int:
+    """The exit code of a worker that leaves in time."""
+    return worker.wait_exit(since + budget_seconds + BEYOND_BUDGET_SECONDS - time.monotonic())
+
+
+# ---- SIGTERM, and the tasks end in time
+
+
+def leave_in_time(server: SqsServer, folder: Path, pool: str, wait_seconds: int) -> None:
+    budget = 12
+    with Site(server, folder, visibility_timeout_seconds=60) as site:
+        settings = {"BRIDGE_WAIT_TIME_SECONDS": str(wait_seconds), "BRIDGE_DRAIN_SECONDS": str(budget)}
+        worker = started(site, pool, "--prefetch-multiplier", str(40 // RUNNING[pool]), **settings)
+        children = worker.children()
+        running = site.send(*(f"long/4/{n}" for n in range(RUNNING[pool])))
+        site.await_begun(*running)
+        waiting = site.send(*(f"quick/{n}" for n in range(PREFETCHED)))
+        site.await_received(waiting)
+        assert time.monotonic() < site.begun(running[0])[0]["at"] + 3, "too slow to show anything"
+
+        told_at = kill(worker, signal.SIGTERM)
+        elsewhere: set[str] = set()
+        while not elsewhere.issuperset(waiting) and time.monotonic() < told_at + 1:
+            elsewhere.update(message["MessageId"] for message in receive(server, site.queue.url))
+        assert elsewhere == set(waiting), "to be had by others within a second"
+        assert worker.process.poll() is None
+        assert within(budget, told_at, worker) == 0
+
+        for message_id in running:
+            assert len(worker.found("message_settled", message_id=message_id, outcome="deleted")) == 1
+        assert [len(site.begun(id_)) for id_ in [*running, *waiting]] == [1] * len(running) + [0] * len(waiting)
+        assert counts(server, site.queue.url).total == PREFETCHED
+        assert_nobody_left(children)
+
+
+@pytest.fixture(scope="module")
+def leaving(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """Every pool on both servers, at the same time."""
+    folder = tmp_path_factory.mktemp("in-time")
+    with running_scenarios() as scenarios:
+        for server in all_servers.values():
+            for pool in POOLS:
+                # A short poll and the usual long one, which is under way when the signal comes.
+                wait_seconds = 20 if pool == "threads" else 1
+                scenarios.start(f"{server.name} {pool}", leave_in_time, server, folder, pool, wait_seconds)
+        yield scenarios
+
+
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigterm_hands_back_and_finishes(leaving: Scenarios, server: str, pool: str) -> None:
+    """At SIGTERM what has not started can be had by others within a second, and what runs is finished and deleted."""
+    leaving.result(f"{server} {pool}")
+
+
+# ---- SIGTERM, and the tasks do not end in time
+
+
+def out_of_time(server: SqsServer, folder: Path, pool: str) -> None:
+    budget = 3
+    with Site(server, folder) as site:
+        worker = started(site, pool, "--prefetch-multiplier", "20", BRIDGE_DRAIN_SECONDS=str(budget))
+        children = worker.children()
+        running = site.send(*(f"first-long/90/{n}" for n in range(RUNNING[pool])))
+        site.await_begun(*running)
+        waiting = site.send(*(f"quick/{n}" for n in range(4)))
+        site.await_received(waiting)
+        # Already polling when the messages come free, which is when two runs at once would show. Past the proxy, so
+        # that its record is that of the first worker alone.
+        other = started(site, pool, "--prefetch-multiplier", "20", endpoint_url=server.endpoint_url)
+
+        told_at = kill(worker, signal.SIGTERM)
+        assert within(budget, told_at, worker) == 0
+        left_at = time.monotonic()
+        assert left_at >= told_at + budget
+        assert_nobody_left(children)
+        for message_id in [*running, *waiting]:
+            other.wait_event("message_settled", message_id=message_id, outcome="deleted")
+        assert all(site.begun(message_id)[0]["at"] < told_at + 2 for message_id in waiting)
+        for message_id in running:
+            first, second = site.begun(message_id)
+            stopped_at = site.last_tick(message_id, first["pid"])
+            assert stopped_at > told_at + budget - 1, "it had all of its time"
+            assert second["at"] > stopped_at, "two runs at once"
+            [hand_back] = [step for step in site.steps(message_id) if step.seconds == 0]
+            if pool == "prefork":
+                assert hand_back.began > stopped_at, "handed back before its process was dead"
+            else:
+                # Nothing stops these tasks but the end of the process: their hand-back is the last that it does.
+                assert left_at < hand_back.ended + 1
+                assert not [call for call in site.proxy.calls if call.started_at > hand_back.ended]
+            assert [e["outcome"] for e in worker.found("message_settled", message_id=message_id)] == ["handed_back"]
+        site.await_empty()
+
+
+@pytest.fixture(scope="module")
+def overdue(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """Every pool on both servers, at the same time."""
+    folder = tmp_path_factory.mktemp("out-of-time")
+    with running_scenarios() as scenarios:
+        for server in all_servers.values():
+            for pool in POOLS:
+                scenarios.start(f"{server.name} {pool}", out_of_time, server, folder, pool)
+        yield scenarios
+
+
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigterm_stops_what_outlasts_the_budget(overdue: Scenarios, server: str, pool: str) -> None:
+    """Tasks longer than the budget are stopped and then handed back; their next run begins when the first is dead."""
+    overdue.result(f"{server} {pool}")
+
+
+def deaf(server: SqsServer, folder: Path) -> None:
+    budget = 3
+    with Site(server, folder) as site:
+        worker = started(site, "solo", "--prefetch-multiplier", "20", BRIDGE_DRAIN_SECONDS=str(budget))
+        [running] = site.send("native/1")
+        site.await_begun(running)
+        waiting = site.send("quick/1", "quick/2")
+        site.await_received(waiting)
+        told_at = kill(worker, signal.SIGTERM)
+        assert worker.wait_event("drain_started", 1)
+        assert within(budget, told_at, worker) == 0
+        assert counts(server, site.queue.url).visible == 1 + len(waiting)
+
+
+def test_sigterm_is_heard_while_a_solo_task_is_in_native_code(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """A solo worker whose task has called into C, where Python runs no signal handler, drains like any other."""
+    all_of({server.name: partial(deaf, server, tmp_path) for server in all_servers.values()})
+
+
+# ---- the other ways to ask
+
+
+def cut_short(server: SqsServer, folder: Path, pool: str, *signals: signal.Signals) -> None:
+    """Signals that say: do not wait for the tasks, although there would be 40 s for them."""
+    with Site(server, folder) as site:
+        worker = started(site, pool, "--prefetch-multiplier", "20", BRIDGE_DRAIN_SECONDS="40", BRIDGE_WAIT_TIME_SECONDS="1")
+        children = worker.children()
+        running = site.send(*(f"first-long/90/{n}" for n in range(RUNNING[pool])))
+        site.await_begun(*running)
+        waiting = site.send("quick/1", "quick/2")
+        site.await_received(waiting)
+        for number in signals[:-1]:
+            kill(worker, number, whole_group=number == signal.SIGINT)
+            worker.wait_event("drain_started")
+        told_at = kill(worker, signals[-1], whole_group=signals[-1] == signal.SIGINT)
+        assert within(0, told_at, worker) == 0
+        assert_nobody_left(children)
+        visible = counts(server, site.queue.url).visible
+        assert visible == len(running) + len(waiting), "handed back, not left to their leases"
+        for message_id in running:
+            [begun] = site.begun(message_id)
+            [hand_back] = [step for step in site.steps(message_id) if step.seconds == 0]
+            if pool == "prefork":
+                assert hand_back.began > site.last_tick(message_id, begun["pid"])
+        assert not any(site.begun(message_id) for message_id in waiting)
+
+
+CUT_SHORT = {
+    "SIGTERM twice": (signal.SIGTERM, signal.SIGTERM),
+    "Ctrl-C twice": (signal.SIGINT, signal.SIGINT),
+    "SIGTERM and Ctrl-C": (signal.SIGTERM, signal.SIGINT),
+    "SIGQUIT": (signal.SIGQUIT,),
+}
+
+
+@pytest.fixture(scope="module")
+def hurried(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """Every pool and way, at the same time. On one server each, for what is shown here is this side of the network."""
+    folder = tmp_path_factory.mktemp("cut-short")
+    servers = list(all_servers.values())
+    with running_scenarios() as scenarios:
+        for pool in POOLS:
+            for n, (way, signals) in enumerate(CUT_SHORT.items()):
+                scenarios.start(f"{pool} {way}", cut_short, servers[n % 2], folder, pool, *signals)
+        yield scenarios
+
+
+@pytest.mark.parametrize("way", CUT_SHORT)
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_second_signal_skips_the_waiting(hurried: Scenarios, pool: str, way: str) -> None:
+    """A second SIGTERM or Ctrl-C, or one SIGQUIT: tasks are stopped at once, all is handed back, the exit code is 0."""
+    hurried.result(f"{pool} {way}")
+
+
+def one_ctrl_c(server: SqsServer, folder: Path, pool: str) -> None:
+    with Site(server, folder) as site:
+        worker = started(site, pool, "--prefetch-multiplier", "20", BRIDGE_WAIT_TIME_SECONDS="1")
+        children = worker.children()
+        running = site.send(*(f"long/4/{n}" for n in range(RUNNING[pool])))
+        site.await_begun(*running)
+        waiting = site.send("quick/1", "quick/2")
+        site.await_received(waiting)
+        told_at = kill(worker, signal.SIGINT, whole_group=True)
+        assert within(4, told_at, worker) == 0
+        for message_id in running:
+            assert len(worker.found("message_settled", message_id=message_id, outcome="deleted")) == 1
+        assert counts(server, site.queue.url).visible == len(waiting)
+        assert_nobody_left(children)
+
+
+def test_one_ctrl_c_is_like_sigterm(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """Ctrl-C in a terminal, which every process of the worker is sent, lets running tasks finish and hands back the rest."""
+    all_of(
+        {
+            f"{server.name} {pool}": partial(one_ctrl_c, server, tmp_path, pool)
+            for server in all_servers.values()
+            for pool in POOLS
+        }
+    )
+
+
+# ---- no time to do anything
+
+
+def killed(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "2", "--prefetch-multiplier", "10")
+        children = worker.children()
+        assert len(children) == 2
+        running = site.send(*(f"first-long/90/{n}" for n in range(2)))
+        site.await_begun(*running)
+        waiting = site.send(*(f"quick/{n}" for n in range(8)))
+        site.await_received([*running, *waiting])
+        other = site.start("-c", "2", "--prefetch-multiplier", "10", endpoint_url=server.endpoint_url)
+        # A renewal has just been made: the longest that the messages can be held after the kill.
+        since = len(site.proxy.calls)
+        wait_until(lambda: any(c.finished_at and c.action == "ChangeMessageVisibilityBatch" for c in site.proxy.calls[since:]), 5, "a renewal")
+        assert not [id_ for id_ in waiting if site.begun(id_)]
+
+        killed_at = kill(worker, signal.SIGKILL)  # its parent alone, as the kernel does that runs out of memory
+        assert worker.wait_exit(5) == -signal.SIGKILL
+        for message_id in [*running, *waiting]:
+            other.wait_event("message_settled", message_id=message_id, outcome="deleted")
+        elsewhere = {id_: site.begun(id_)[-1] for id_ in [*running, *waiting]}
+        assert max(note["at"] for note in elsewhere.values()) < killed_at + LEASE_SECONDS + 2
+        site.await_empty()
+        for message_id in running:
+            first, second = site.begun(message_id)
+            assert site.last_tick(message_id, first["pid"]) < second["at"], "two runs at once: a child outlived its worker"
+        assert_nobody_left(children)
+
+
+def test_a_killed_worker_loses_nothing(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """After SIGKILL all messages run elsewhere within their lease and 2 s, and no process of the dead worker goes on."""
+    all_of({server.name: partial(killed, server, tmp_path) for server in all_servers.values()})
+
+
+def scratch_is_cleared(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
+        [message_id] = site.send("scratch/90")
+        site.await_begun(message_id)
+        [first] = site.begun(message_id)
+        scratch = Path(first["folder"])
+        assert scratch.is_relative_to(site.folder), "below TMPDIR"
+        assert (scratch / "half-done").exists()
+        os.kill(first["pid"], signal.SIGKILL)
+        wait_until(lambda: not scratch.exists(), 2, "the scratch directory gone after its process was killed")
+        worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
+        assert [note["left"] for note in site.begun(message_id)] == [[], []], "empty when a run begins"
+        assert not scratch.exists()
+
+        # The whole worker: nobody is there to clear up, until the next one starts.
+        [other_id] = site.send("scratch/91")
+        site.await_begun(other_id)
+        left = Path(site.begun(other_id)[0]["folder"])
+        worker.kill_group()
+        worker.wait_exit(5)
+        assert left.exists()
+        successor = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
+        assert not left.exists()
+        successor.wait_event("message_settled", message_id=other_id, outcome="deleted")
+        assert not list(site.folder.glob("bridge-scratch/*/run-*"))
+
+
+def test_a_scratch_directory_outlives_no_kill(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """A task's scratch directory goes with the process that was killed, and a worker's at the start of the next one."""
+    all_of({server.name: partial(scratch_is_cleared, server, tmp_path) for server in all_servers.values()})

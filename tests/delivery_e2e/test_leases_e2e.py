@@ -1,0 +1,235 @@
+"""Leases: a message is ours for as long as this worker has it, and not a moment longer once it is let go of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.delivery_e2e.conftest import LEASE_SECONDS, POOLS, Scenarios, Site, Step, all_of, running_scenarios
+from tests.servers.sqs import SqsServer, counts
+from tests.servers.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+LONG_SECONDS = 25
+BEHIND = 40
+RETRIES = 200
+#: The short delay is shorter than a renewal would hide a message for, the long one longer.
+DELAYS = {"short-delay": 3, "long-delay": 9}
+
+
+def visibility(steps: list[Step]) -> list[Step]:
+    return [step for step in steps if step.action.startswith("ChangeMessageVisibility")]
+
+
+# ---- a task longer than its lease
+
+
+def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
+    """One worker has a long task and 40 messages behind it; a third of the way a second, idle worker comes beside it."""
+    # The first receive takes a long poll of its own, for the visibility timeout of the queue must not help.
+    with Site(server, folder, visibility_timeout_seconds=1) as site:
+        room = {"BRIDGE_WAIT_TIME_SECONDS": "2"}
+        first = site.start("-P", pool, "-c", "1", "--prefetch-multiplier", "50", **room)
+        [long] = site.send(f"long/{LONG_SECONDS}")
+        site.await_begun(long)
+        behind = site.send(*(f"quick/{n}" for n in range(BEHIND)))
+        site.await_received(behind)
+        second = site.start("-P", pool, "-c", "1", "--prefetch-multiplier", "50", BRIDGE_LOG_LEVEL="DEBUG", **room)
+        second.wait_event("poll", received=0)
+        began = site.begun(long)[0]["at"]
+        assert time.monotonic() < began + LONG_SECONDS - 2 * LEASE_SECONDS, "too slow to show anything"
+        first.wait_event("message_settled", LONG_SECONDS + 10, message_id=long)
+        for message_id in behind:
+            first.wait_event("message_settled", message_id=message_id, outcome="deleted")
+        site.await_empty()
+
+        assert [len(site.begun(message_id)) for message_id in [long, *behind]] == [1] * (BEHIND + 1)
+        assert len(first.found("began")) == BEHIND + 1
+        assert not second.found("began")
+        assert not first.found("message_again")
+        assert not first.found("lease_lost")
+        received = [s for s in site.steps(long) if s.action == "ReceiveMessage"]
+        assert [step.seconds for step in received] == [LEASE_SECONDS], "the receive asks for the configured lease"
+        renewals = visibility(site.steps(long))
+        assert {step.seconds for step in renewals} == {LEASE_SECONDS}
+        # Every third of the lease, and at the latest half a second after it is due.
+        assert LONG_SECONDS / (LEASE_SECONDS / 3 + 1) <= len(renewals) <= LONG_SECONDS / (LEASE_SECONDS / 3)
+
+
+@pytest.fixture(scope="module")
+def long_tasks(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """The three pools on both servers, all at the same time: each takes half a minute whatever happens."""
+    folder = tmp_path_factory.mktemp("leases")
+    with running_scenarios() as scenarios:
+        for server in all_servers.values():
+            for pool in POOLS:
+                scenarios.start(f"{server.name} {pool}", outlast_the_lease, server, folder, pool)
+        yield scenarios
+
+
+@pytest.mark.elasticmq
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_outlasts_its_lease(long_tasks: Scenarios, server: str, pool: str) -> None:
+    """A 25 s task under a 6 s lease runs once, and the 40 messages waiting behind it too, another worker idle or not."""
+    long_tasks.result(f"{server} {pool}")
+
+
+# ---- how long a lease is
+
+
+def test_a_task_sets_the_lease_of_its_messages(sqs_server: SqsServer, tmp_path: Path) -> None:
+    """``visibility_timeout=20`` holds at once, under a receive that asked for 6 s, and is what each renewal asks for."""
+    with Site(sqs_server, tmp_path) as site:
+        worker = site.start("-c", "2", BRIDGE_WAIT_TIME_SECONDS="1")
+        own, usual = site.send("leased/8.5", "long/8.5")
+        for message_id in (own, usual):
+            worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
+        assert [step.seconds for step in visibility(site.steps(own))] == [20, 20]
+        first, later = visibility(site.steps(own))
+        received = site.steps(own)[0]
+        assert first.began - received.ended < LEASE_SECONDS / 3
+        assert 20 / 3 <= later.began - first.began < 20 / 3 + 1
+        assert {step.seconds for step in visibility(site.steps(usual))} == {LEASE_SECONDS}
+        assert len(visibility(site.steps(usual))) in (3, 4)
+
+
+def test_no_renewals_without_a_heartbeat(sqs_server: SqsServer, tmp_path: Path) -> None:
+    """With BRIDGE_HEARTBEAT=off a lease lasts as long as the receive asked for, and no call ever renews it."""
+    with Site(sqs_server, tmp_path) as site:
+        settings = {"BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "10", "BRIDGE_TASK_TIME_LIMIT_SECONDS": "10"}
+        worker = site.start("-c", "1", BRIDGE_HEARTBEAT="off", BRIDGE_WAIT_TIME_SECONDS="1", **settings)
+        running, waiting, own = site.send("long/7", "quick/1", "leased/0.1")
+        for message_id in (running, waiting, own):
+            worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
+            assert len(site.begun(message_id)) == 1
+        assert site.proxy.count("ChangeMessageVisibility*") == 0
+        asked = {step.seconds for id_ in (running, waiting, own) for step in site.steps(id_) if step.seconds is not None}
+        assert asked == {10}
+
+
+# ---- the order of renewals and settlements
+
+
+@pytest.mark.elasticmq
+def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_path: Path) -> None:
+    """Of 200 retries none is cut short or stretched by a renewal, though renewals were on their way at the time.
+
+    ElasticMQ only: with 200 messages in its queue a receive takes moto a quarter of a second, and that is what would be
+    measured.
+    """
+    with Site(elasticmq_server, tmp_path) as site:
+        worker = site.start("-P", "threads", "-c", "100", "--prefetch-multiplier", "3", BRIDGE_WAIT_TIME_SECONDS="1")
+        # Each visibility change takes a while, so that there always are renewals under way when a retry is decided:
+        # the runs end about when the first renewals are sent, 2 s after the receive.
+        site.proxy.delay("ChangeMessageVisibilityBatch", 0.2, times=None)
+        keys = [f"{list(DELAYS)[n % 2]}/{1.6 + 0.05 * (n % 20):.2f}/{n}" for n in range(RETRIES)]
+        ids = site.send(*keys)
+        for message_id in ids:
+            worker.wait_event("message_settled", 40, message_id=message_id, outcome="deleted")
+        renewed = 0
+        late: list[tuple[str, float]] = []
+        for key, message_id in zip(keys, ids, strict=True):
+            delay = DELAYS[key.split("/")[0]]
+            steps = site.steps(message_id)
+            first, again = [step for step in steps if step.action == "ReceiveMessage"]
+            changes = [step for step in visibility(steps) if step.handle == first.handle]
+            retry = changes[-1]
+            assert retry.seconds == delay, "a renewal came after the retry"
+            assert [step.seconds for step in changes[:-1]] == [LEASE_SECONDS] * (len(changes) - 1)
+            assert all(step.ended <= retry.began for step in changes[:-1]), "a renewal was still under way"
+            renewed += len(changes) > 1
+            waited = again.ended - retry.ended
+            if not delay - 0.5 <= waited <= delay + 2:
+                late.append((key, waited))
+            assert [note["retries"] for note in site.begun(message_id)] == [0, 1]
+        assert not late
+        assert renewed > RETRIES / 4, "too few renewals to show anything"
+        site.await_empty()
+
+
+def test_nothing_is_renewed_once_it_is_let_go_of(sqs_server: SqsServer, tmp_path: Path) -> None:
+    """From the moment that a retry or a hand-back begins no renewal for that message is sent, however long it takes."""
+    with Site(sqs_server, tmp_path) as site:
+        settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "4"}
+        worker = site.start("-c", "1", "--prefetch-multiplier", "20", **settings)
+        [retried] = site.send("long-delay/2.5")
+        site.await_begun(retried)
+        site.proxy.wait_for(lambda c: c.action == "ChangeMessageVisibilityBatch", 10, "a renewal")
+        site.proxy.fail("ChangeMessageVisibilityBatch", times=3)  # the retry takes several tries
+        worker.wait_event("message_settled", message_id=retried, outcome="retried")
+        running, *waiting = site.send("long/30", *(f"quick/{n}" for n in range(3)))
+        site.await_begun(running)
+        site.await_received(waiting)
+        wait_until(lambda: all(visibility(site.steps(id_)) for id_ in waiting), 5, "renewals of those that wait")
+        # Beyond the lease's third: a renewal would come in this time.
+        site.proxy.delay("ChangeMessageVisibilityBatch", 2.5, times=None)
+        worker.process.terminate()
+        assert worker.wait_exit(4 + 8 + 5) == 0
+        for message_id in [retried, running, *waiting]:
+            changes = visibility(site.steps(message_id))
+            let_go = next(n for n, step in enumerate(changes) if step.seconds != LEASE_SECONDS)
+            assert all(step.ended <= changes[let_go].began for step in changes[:let_go])
+            assert all(step.seconds != LEASE_SECONDS for step in changes[let_go:])
+        assert len(visibility(site.steps(retried))) >= 2
+        assert counts(sqs_server, site.queue.url).total == 1 + 1 + len(waiting)
+
+
+def unconfirmed_delete(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
+        site.proxy.delay("DeleteMessageBatch", 4, times=1)
+        site.proxy.fail("DeleteMessageBatch", times=4)
+        [done] = site.send("quick/1")
+        worker.wait_event("message_settled", 30, message_id=done, outcome="deleted")
+        assert_renewed_until_confirmed(site, done, "DeleteMessageBatch")
+
+
+def unconfirmed_dead_letter(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
+        site.proxy.fail("SendMessage", times=2)
+        site.proxy.delay("SendMessage", 4, times=None)
+        [dead] = site.send("bad/1")
+        worker.wait_event("message_settled", 40, message_id=dead, outcome="dead_lettered")
+        sends = [call for call in site.proxy.calls if call.action == "SendMessage"]
+        assert [call.outcome for call in sends] == ["failed"] * 2 + ["forwarded"]
+        assert_renewed_until_confirmed(site, dead, "SendMessage")
+        deletes = [step for step in site.steps(dead) if step.action == "DeleteMessageBatch"]
+        assert sends[-1].finished_at is not None
+        assert all(step.began >= sends[-1].finished_at for step in deletes), "deleted before its dead letter was safe"
+        assert counts(server, site.queue.dlq_url).total == 1
+
+
+def assert_renewed_until_confirmed(site: Site, message_id: str, action: str) -> None:
+    """It ran and was received once, and no third of a lease went by without a renewal until the call was confirmed."""
+    calls = [c for c in site.proxy.calls if c.action == action and c.outcome == "forwarded"]
+    confirmed_at = calls[-1].finished_at
+    assert confirmed_at is not None
+    steps = site.steps(message_id)
+    received = [step for step in steps if step.action == "ReceiveMessage"]
+    assert len(received) == 1
+    assert confirmed_at - received[0].ended > LEASE_SECONDS, "too soon to show anything"
+    moments = [received[0].ended, *(step.began for step in visibility(steps) if step.began < confirmed_at), confirmed_at]
+    assert max(later - sooner for sooner, later in pairwise(moments)) < LEASE_SECONDS / 2
+    assert len(site.begun(message_id)) == 1
+    assert not site.workers[0].found("lease_lost")
+
+
+@pytest.mark.elasticmq
+def test_renewals_go_on_until_a_delete_is_confirmed(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """A finished message whose delete is late, and fails four times, stays ours until SQS has confirmed it."""
+    all_of({name: lambda server=server: unconfirmed_delete(server, tmp_path) for name, server in all_servers.items()})
+
+
+@pytest.mark.elasticmq
+def test_renewals_go_on_until_a_dead_letter_is_safe(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """A message stays ours until its dead letter is confirmed, and only then is it deleted; there is one dead letter."""
+    all_of(
+        {name: lambda server=server: unconfirmed_dead_letter(server, tmp_path) for name, server in all_servers.items()}
+    )

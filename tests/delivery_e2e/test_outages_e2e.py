@@ -1,0 +1,294 @@
+"""SQS away for half a minute: what runs goes on, ends once, and the worker is back within 5 s of SQS.
+
+Outages have many faces, and each has a site of its own, all at the same time. The long poll is the default one of 20 s:
+what is short in other tests would hide how late a dead connection is noticed.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.delivery_e2e.conftest import LEASE_SECONDS, Proxy, Scenarios, Site, all_of, kill, running_scenarios
+from tests.servers.sqs import SqsServer, counts
+from tests.servers.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+
+TASK_SECONDS = 40
+OUTAGE_SECONDS = 30
+SHORT_OUTAGE_SECONDS = 3
+RESUMES_SECONDS = 5
+
+Outage = Callable[[Proxy], AbstractContextManager[None]]
+
+
+@contextmanager
+def hanging(proxy: Proxy) -> Iterator[None]:
+    """Connections that are open and dead, and stay so when the network is back: no packet says that they are."""
+    proxy.hang(times=None)
+    yield
+    proxy.end_outage_silently()
+
+
+@contextmanager
+def dying(proxy: Proxy) -> Iterator[None]:
+    """Connections that hang, and are closed when the network is back."""
+    proxy.hang(times=None)
+    yield
+    proxy.clear()
+
+
+@contextmanager
+def answering(proxy: Proxy, code: str) -> Iterator[None]:
+    proxy.fail(code=code, times=None)
+    yield
+    proxy.clear()
+
+
+@contextmanager
+def crawling(proxy: Proxy) -> Iterator[None]:
+    """Each call takes effect 4 s late: just within every time-out, and two thirds of the lease."""
+    proxy.delay(seconds=4, times=None)
+    yield
+    proxy.clear()
+
+
+OUTAGES: dict[str, Outage] = {
+    "refused": Proxy.refusing,
+    "hanging": hanging,
+    "dying": dying,
+    "unavailable": partial(answering, code="ServiceUnavailable"),
+    "throttled": partial(answering, code="ThrottlingException"),
+    "expired token": partial(answering, code="ExpiredToken"),
+    "slow": crawling,
+}
+#: Drains meet an outage that is noticed at once, and one that is not.
+DRAIN_OUTAGES = ("refused", "hanging")
+
+
+def last(seconds: float) -> None:
+    """Let an outage last: here the passing of time is the matter itself."""
+    time.sleep(seconds)
+
+
+def newest_handle(site: Site, message_id: str) -> str:
+    return [step for step in site.steps(message_id) if step.action == "ReceiveMessage"][-1].handle
+
+
+def cut_off(server: SqsServer, folder: Path, outage: Outage, pool: str, processes: int) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-P", pool, "-c", str(processes))
+        [long] = site.send(f"long/{TASK_SECONDS}")
+        site.await_begun(long)
+        began_at = site.begun(long)[0]["at"]
+        with outage(site.proxy):
+            last(OUTAGE_SECONDS)
+        back_at = time.monotonic()
+        assert back_at < began_at + TASK_SECONDS - RESUMES_SECONDS, "too slow to show anything"
+        if processes > 1:
+            [next_one] = site.send("quick/1")
+            site.await_begun(next_one, seconds=30)
+            took = site.begun(next_one)[0]["at"] - back_at
+            worker.wait_event("message_settled", message_id=next_one, outcome="deleted")
+        else:
+            took = 0.0
+        worker.wait_event("message_settled", TASK_SECONDS, message_id=long, outcome="deleted")
+        site.await_empty()
+        assert worker.process.poll() is None
+        assert len(site.begun(long)) == 1
+        deleted = [s.handle for s in site.steps(long) if s.action == "DeleteMessageBatch" and s.confirmed]
+        assert deleted == [newest_handle(site, long)]
+        assert took < RESUMES_SECONDS
+
+
+def blink(server: SqsServer, folder: Path, outage: Outage) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "2")
+        [long] = site.send("long/12")
+        site.await_begun(long)
+        # From just after a renewal: the next one is due in the middle of the outage.
+        site.proxy.wait_for(lambda call: call.action.startswith("ChangeMessage") and bool(call.finished_at), 10, "renewal")
+        last(1)
+        with outage(site.proxy):
+            last(SHORT_OUTAGE_SECONDS)
+        worker.wait_event("message_settled", message_id=long, outcome="deleted")
+        site.await_empty()
+        assert len(site.begun(long)) == 1
+        assert len({step.handle for step in site.steps(long)}) == 1, "received again: its lease had lapsed"
+        assert not worker.found("lease_lost")
+
+
+@pytest.fixture(scope="module")
+def outages(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """Every kind of outage on both servers, long and short, at the same time: a minute."""
+    folder = tmp_path_factory.mktemp("outages")
+    with running_scenarios() as scenarios:
+        for server in all_servers.values():
+            # What is shown here is no matter of the pool, and threads are the lightest.
+            pool = "prefork" if server.name == "elasticmq" else "threads"
+            for kind, outage in OUTAGES.items():
+                scenarios.start(f"{server.name} {kind}", cut_off, server, folder, outage, pool, 2)
+            scenarios.start(f"{server.name} full", cut_off, server, folder, OUTAGES["refused"], pool, 1)
+        for kind in ("refused", "hanging", "unavailable"):
+            scenarios.start(f"short {kind}", blink, all_servers["elasticmq"], folder, OUTAGES[kind])
+        yield scenarios
+
+
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_a_task_outlasts_an_outage(outages: Scenarios, kind: str, server: str) -> None:
+    """A 30 s outage in a 40 s task under a 6 s lease: one start, deleted under the newest handle, back within 5 s."""
+    outages.result(f"{server} {kind}")
+
+
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+def test_a_task_outlasts_an_outage_with_no_room_to_receive(outages: Scenarios, server: str) -> None:
+    """The same when the task fills the window, so that its message cannot be received again while it runs."""
+    outages.result(f"{server} full")
+
+
+@pytest.mark.parametrize("kind", ["refused", "hanging", "unavailable"])
+def test_a_lease_outlasts_a_short_outage(outages: Scenarios, kind: str) -> None:
+    """An outage of 3 s costs no lease of 6 s. ElasticMQ only: nothing in it depends on the server."""
+    outages.result(f"short {kind}")
+
+
+# ---- in the middle of a drain
+
+
+def drained_in_a_short_outage(server: SqsServer, folder: Path, outage: Outage) -> None:
+    with Site(server, folder) as site:
+        settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "12"}
+        worker = site.start("-c", "2", "--prefetch-multiplier", "10", **settings)
+        running = site.send("long/4/1", "long/4/2")
+        site.await_begun(*running)
+        waiting = site.send("quick/1", "quick/2")
+        site.await_received(waiting)
+        with outage(site.proxy):
+            told_at = kill(worker, signal.SIGTERM)
+            last(5)
+            assert all(worker.found("ended", message_id=message_id) for message_id in running)
+            assert worker.process.poll() is None
+        assert worker.wait_exit(told_at + 12 + 8 - time.monotonic()) == 0
+        for message_id in running:
+            assert len(site.begun(message_id)) == 1
+            assert len(worker.found("message_settled", message_id=message_id, outcome="deleted")) == 1
+        assert not any(site.begun(message_id) for message_id in waiting)
+        wait_until(lambda: counts(server, site.queue.url).visible == len(waiting), LEASE_SECONDS + 1, "the rest to be had")
+        assert counts(server, site.queue.url).total == len(waiting)
+
+
+def drained_in_a_long_outage(server: SqsServer, folder: Path, outage: Outage) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "2", "--prefetch-multiplier", "10", BRIDGE_DRAIN_SECONDS="3")
+        ends, stopped = site.send("long/2.5", "first-long/60")
+        site.await_begun(ends, stopped)
+        waiting = site.send("quick/1", "quick/2")
+        site.await_received(waiting)
+        with outage(site.proxy):
+            told_at = kill(worker, signal.SIGTERM)
+            assert worker.wait_exit(told_at + 3 + 8 - time.monotonic()) == 0
+            # Nothing could be told to SQS, and nothing is lost: each message comes back by itself.
+            everything = 2 + len(waiting)
+            wait_until(lambda: counts(server, site.queue.url).visible == everything, LEASE_SECONDS + 2, "all to be had")
+        assert worker.found("ended", message_id=ends)
+        assert not any(site.begun(message_id) for message_id in waiting)
+
+
+@pytest.fixture(scope="module")
+def drains(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """Drains cut off from SQS, all at the same time."""
+    folder = tmp_path_factory.mktemp("drains")
+    with running_scenarios() as scenarios:
+        for server in all_servers.values():
+            for kind in DRAIN_OUTAGES:
+                scenarios.start(f"{server.name} {kind} short", drained_in_a_short_outage, server, folder, OUTAGES[kind])
+                scenarios.start(f"{server.name} {kind} long", drained_in_a_long_outage, server, folder, OUTAGES[kind])
+        yield scenarios
+
+
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+@pytest.mark.parametrize("kind", DRAIN_OUTAGES)
+def test_a_drain_outlasts_a_short_outage(drains: Scenarios, kind: str, server: str) -> None:
+    """What ends during an outage in the middle of a drain is deleted after it, and the rest is handed back; exit code 0."""
+    drains.result(f"{server} {kind} short")
+
+
+@pytest.mark.parametrize("server", ["moto", "elasticmq"])
+@pytest.mark.parametrize("kind", DRAIN_OUTAGES)
+def test_a_drain_does_not_wait_for_a_long_outage(drains: Scenarios, kind: str, server: str) -> None:
+    """A drain that SQS stays away from ends in its time with exit code 0, and all its messages come back by themselves."""
+    drains.result(f"{server} {kind} long")
+
+
+# ---- deletes that fail in part, and answers that are lost
+
+
+def ends_once(server: SqsServer, folder: Path, spoil: Callable[[Proxy], None]) -> None:
+    """Forty messages, deleted through a spoilt network for longer than their lease: one run and one end each."""
+    with Site(server, folder) as site:
+        worker = site.start("-c", "2", "--prefetch-multiplier", "20", BRIDGE_WAIT_TIME_SECONDS="1")
+        spoil(site.proxy)
+        sent = site.send(*(f"quick/{n}" for n in range(40)))
+        site.await_begun(*sent)
+        last(LEASE_SECONDS + 2)
+        site.proxy.clear()
+
+        def ends(message_id: str) -> list[str]:
+            found = worker.found("message_settled", message_id=message_id)
+            return [e["outcome"] for e in found] + ["lapsed"] * len(worker.found("message_lapsed", message_id=message_id))
+
+        wait_until(lambda: all(ends(message_id) for message_id in sent), 20, "the end of each message")
+        site.await_empty()
+        assert [len(site.begun(message_id)) for message_id in sent] == [1] * len(sent)
+        assert all(len(ends(message_id)) == 1 for message_id in sent)
+        # Nothing counts as deleted before SQS had said so, under the newest handle.
+        for message_id in sent:
+            if ends(message_id) == ["deleted"]:
+                confirmed = [s.handle for s in site.steps(message_id) if s.action == "DeleteMessageBatch" and s.confirmed]
+                assert confirmed[-1] == newest_handle(site, message_id)
+        assert not worker.found("settle_failed")
+
+
+def test_deletes_that_fail_in_part_end_each_message_once(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """Entries that SQS names as failed, for longer than a lease, are tried again; nothing runs or ends twice."""
+    spoil = partial(Proxy.fail_entries, action="DeleteMessageBatch", positions=(0, 1, 3), times=None)
+    all_of({s.name: partial(ends_once, s, tmp_path, spoil) for s in all_servers.values()})
+
+
+def test_deletes_whose_answers_are_lost_end_each_message_once(
+    all_servers: dict[str, SqsServer], tmp_path: Path
+) -> None:
+    """Deletes that SQS carries out and never confirms, for longer than a lease: nothing runs or ends twice."""
+    spoil = partial(Proxy.drop_response, action="DeleteMessageBatch", times=None)
+    all_of({s.name: partial(ends_once, s, tmp_path, spoil) for s in all_servers.values()})
+
+
+def lapsed_before_its_delete(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
+        worker = site.start("-c", "2", BRIDGE_WAIT_TIME_SECONDS="1")
+        # Neither a renewal nor a delete goes through, but receives do: the message comes again while it awaits its end.
+        site.proxy.fail("ChangeMessageVisibilityBatch", times=None)
+        site.proxy.fail("DeleteMessageBatch", times=None)
+        [message_id] = site.send("quick/1")
+        worker.wait_event("message_again", LEASE_SECONDS + 5, message_id=message_id)
+        site.proxy.clear()
+        worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
+        site.await_empty()
+        assert len(site.begun(message_id)) == 1
+        [confirmed] = [s for s in site.steps(message_id) if s.action == "DeleteMessageBatch" and s.confirmed]
+        assert confirmed.handle == newest_handle(site, message_id)
+
+
+def test_a_message_received_again_is_deleted_under_its_new_handle(
+    all_servers: dict[str, SqsServer], tmp_path: Path
+) -> None:
+    """A message that lapsed while its delete failed, and came again, is not started: its new handle deletes it."""
+    all_of({server.name: partial(lapsed_before_its_delete, server, tmp_path) for server in all_servers.values()})

@@ -1,0 +1,36 @@
+"""A worker on two queues of S3 events: one full of work never keeps the other from being received."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.rig import Rig
+
+BUSY = 60
+
+
+@pytest.fixture
+def rig(sqs_server):
+    """A worker with two threads, and work for them in the queue ``busy`` for many seconds."""
+    with Rig(sqs_server, "busy") as rig:
+        record = rig.put("sleep/busy", b"0.2")
+        rig.earlier["busy"] = [rig.announce(record, queue="busy") for _ in range(BUSY)]
+        rig.start_worker("-P", "threads", "-c", "2")
+        yield rig
+
+
+def test_a_busy_queue_does_not_starve_another(rig):
+    """A message on the quiet queue is run while most of the busy queue's messages still wait."""
+    rig.end(rig.earlier["busy"][0])
+    first = rig.upload("ok/first")
+    assert rig.course(first) == [("deleted", None)]
+    busy = rig.queues["busy"].name
+    assert len(rig.worker.found("message_settled", queue=busy)) < BUSY * 2 / 3
+
+
+def test_a_queue_that_ran_dry_does_not_starve_another(rig):
+    """After the busy queue has run dry, the quiet one is received as before."""
+    for message_id in rig.earlier["busy"]:
+        rig.end(message_id)
+    for n in range(3):
+        assert rig.course(rig.upload(f"ok/{n}")) == [("deleted", None)]
