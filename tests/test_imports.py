@@ -61,6 +61,7 @@ ROOMS = {
     "bridge.task": "wiring",
     "bridge.transport": "wiring",
     # What people and tests start.
+    "bridge.__main__": "top",
     "bridge.cli": "top",
     "bridge.local": "top",
     "bridge.testing": "top",

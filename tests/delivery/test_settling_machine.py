@@ -192,7 +192,7 @@ class SettlingMachine(RuleBasedStateMachine):
         for _ in range(2 * seconds):
             self.worker.beat()
             self.clock.now += 0.5
-            assert all(self.sqs.holds(lease.receipt_handle) for lease in kept)
+            assert all(self.is_ours(lease) for lease in kept)
 
     def heal(self):
         """From now on SQS answers at once."""
@@ -260,7 +260,11 @@ class SettlingMachine(RuleBasedStateMachine):
         """What we believe to hold is hidden from all others, or deleted."""
         for lease in self.worker.table.in_state(State.WAITING, State.RUNNING, State.ENDING):
             if not lease.lost and self.clock.now < lease.expires_at:
-                assert self.sqs.holds(lease.receipt_handle) or lease.message_id in self.sqs.deleted
+                assert self.is_ours(lease)
+
+    def is_ours(self, lease):
+        """Nobody else can have the message now: it is hidden under our handle, or deleted with it."""
+        return self.sqs.holds(lease.receipt_handle) or self.sqs.deleted.get(lease.message_id) == lease.receipt_handle
 
 
 class SettlingWithSilentLapses(SettlingMachine):

@@ -18,11 +18,9 @@ RESUMES_SECONDS = 5.0
 #: Errors that SQS answers: code and HTTP status.
 ANSWERS = {
     "service unavailable": ("ServiceUnavailable", 503),
-    "internal error": ("InternalError", 500),
     "access denied": ("AccessDenied", 403),
     "expired token": ("ExpiredToken", 403),
     "throttled": ("ThrottlingException", 400),
-    "request throttled": ("RequestThrottled", 403),
 }
 
 
