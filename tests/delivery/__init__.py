@@ -1,3 +1,3 @@
-"""Delivery without servers or workers: leases, settling, liveness, bounds and scratch, on a fake clock where time counts."""
+"""Leases, settling, liveness, bounds and scratch directories, without a server or a worker process."""
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ A standard queue as the AWS API reference describes it (ReceiveMessage, DeleteMe
   what AWS itself was seen to do: localstack#9632);
 - a message can be hidden for twelve hours (``hold_seconds``) from its receive, all changes together.
 
-No answer takes time by itself. ``plans`` says of the coming calls, one each, what goes wrong and what happens meanwhile.
+No answer takes time by itself. ``plans`` says of the coming calls, one each, what goes wrong and what else happens
+while their callers wait.
 """
 
 from __future__ import annotations
@@ -235,5 +236,6 @@ class FakeClient:
             if error is None:
                 answer["Successful"].append({"Id": entry["Id"]})
             else:
-                answer["Failed"].append({"Id": entry["Id"], "Code": error[0], "Message": error[1], "SenderFault": False})
+                code, text = error
+                answer["Failed"].append({"Id": entry["Id"], "Code": code, "Message": text, "SenderFault": False})
         return {name: found for name, found in answer.items() if found}

@@ -135,7 +135,7 @@ class SettlingMachine(RuleBasedStateMachine):
     @rule(caller=st.sampled_from(["delete", "visibility", "dead-letter"]), plan=plans)
     def lane_calls(self, caller, plan):
         """A thread of a lane takes a due batch, if there is one, and something may happen meanwhile."""
-        self.clock.now += 0.1
+        self.clock.now += 0.125
         self.call(caller, *plan)
 
     @rule(plan=plans)
@@ -152,7 +152,7 @@ class SettlingMachine(RuleBasedStateMachine):
     @rule()
     def every_thread_makes_a_turn(self):
         """As all of them do all the time."""
-        self.clock.now += 0.1
+        self.clock.now += 0.125
         for name in ("beat", "visibility", "dead-letter", "delete"):
             self.meanwhile(name)
 

@@ -1,7 +1,8 @@
 """A site: a queue of its own, the fault proxy before its server, the workers on it, and what the record says.
 
 Most of these tests wait for something that takes seconds whatever the machine does. So each file starts its slow
-scenarios at the same time, on queues, proxies and workers of their own (``Scenarios``), and each test asks for one.
+scenarios at the same time, on queues, proxies and workers of their own (``Scenarios``), and each test asks for one. Those
+that only wait (``patient``) begin before the first test of all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -247,3 +248,31 @@ def sqs_server(request: pytest.FixtureRequest) -> SqsServer:
 def all_servers(moto_server: SqsServer, elasticmq_server: SqsServer) -> dict[str, SqsServer]:
     """Both servers, for scenarios that run on them at the same time. Skips where there is no ElasticMQ."""
     return {"moto": moto_server, "elasticmq": elasticmq_server}
+
+
+Patient = Callable[[Mapping[str, SqsServer], Path], None]
+_patient: dict[str, Patient] = {}
+
+
+def patient(scenario: Patient) -> Patient:
+    """Start this one before all tests: it waits for a minute and does next to nothing. Known by its function's name."""
+    _patient[scenario.__name__] = scenario
+    return scenario
+
+
+@pytest.fixture(scope="session")
+def patient_scenarios(
+    all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scenarios]:
+    """The patient scenarios, under way."""
+    with running_scenarios() as scenarios:
+        for name, scenario in _patient.items():
+            scenarios.start(name, scenario, all_servers, tmp_path_factory.mktemp(name))
+        yield scenarios
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_early(request: pytest.FixtureRequest) -> None:
+    if any("patient_scenarios" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        with suppress(pytest.skip.Exception):  # no ElasticMQ: the tests that ask for them will be skipped, not others
+            request.getfixturevalue("patient_scenarios")

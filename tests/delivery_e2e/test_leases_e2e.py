@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery_e2e.conftest import LEASE_SECONDS, POOLS, Scenarios, Site, Step, all_of, running_scenarios
+from tests.delivery_e2e.conftest import LEASE_SECONDS, POOLS, Scenarios, Site, Step, running_scenarios
 from tests.servers.sqs import SqsServer, counts
 from tests.servers.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
 
 LONG_SECONDS = 25
 BEHIND = 40
@@ -61,31 +61,11 @@ def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
         assert LONG_SECONDS / (LEASE_SECONDS / 3 + 1) <= len(renewals) <= LONG_SECONDS / (LEASE_SECONDS / 3)
 
 
-@pytest.fixture(scope="module")
-def long_tasks(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
-    """The three pools on both servers, all at the same time: each takes half a minute whatever happens."""
-    folder = tmp_path_factory.mktemp("leases")
-    with running_scenarios() as scenarios:
-        for server in all_servers.values():
-            for pool in POOLS:
-                scenarios.start(f"{server.name} {pool}", outlast_the_lease, server, folder, pool)
-        yield scenarios
-
-
-@pytest.mark.elasticmq
-@pytest.mark.parametrize("server", ["moto", "elasticmq"])
-@pytest.mark.parametrize("pool", POOLS)
-def test_a_task_outlasts_its_lease(long_tasks: Scenarios, server: str, pool: str) -> None:
-    """A 25 s task under a 6 s lease runs once, and the 40 messages waiting behind it too, another worker idle or not."""
-    long_tasks.result(f"{server} {pool}")
-
-
 # ---- how long a lease is
 
 
-def test_a_task_sets_the_lease_of_its_messages(sqs_server: SqsServer, tmp_path: Path) -> None:
-    """``visibility_timeout=20`` holds at once, under a receive that asked for 6 s, and is what each renewal asks for."""
-    with Site(sqs_server, tmp_path) as site:
+def own_lease(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
         worker = site.start("-c", "2", BRIDGE_WAIT_TIME_SECONDS="1")
         own, usual = site.send("leased/8.5", "long/8.5")
         for message_id in (own, usual):
@@ -99,9 +79,8 @@ def test_a_task_sets_the_lease_of_its_messages(sqs_server: SqsServer, tmp_path: 
         assert len(visibility(site.steps(usual))) in (3, 4)
 
 
-def test_no_renewals_without_a_heartbeat(sqs_server: SqsServer, tmp_path: Path) -> None:
-    """With BRIDGE_HEARTBEAT=off a lease lasts as long as the receive asked for, and no call ever renews it."""
-    with Site(sqs_server, tmp_path) as site:
+def no_heartbeat(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
         settings = {"BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "10", "BRIDGE_TASK_TIME_LIMIT_SECONDS": "10"}
         worker = site.start("-c", "1", BRIDGE_HEARTBEAT="off", BRIDGE_WAIT_TIME_SECONDS="1", **settings)
         running, waiting, own = site.send("long/7", "quick/1", "leased/0.1")
@@ -116,7 +95,6 @@ def test_no_renewals_without_a_heartbeat(sqs_server: SqsServer, tmp_path: Path) 
 # ---- the order of renewals and settlements
 
 
-@pytest.mark.elasticmq
 def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_path: Path) -> None:
     """Of 200 retries none is cut short or stretched by a renewal, though renewals were on their way at the time.
 
@@ -153,9 +131,8 @@ def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_
         site.await_empty()
 
 
-def test_nothing_is_renewed_once_it_is_let_go_of(sqs_server: SqsServer, tmp_path: Path) -> None:
-    """From the moment that a retry or a hand-back begins no renewal for that message is sent, however long it takes."""
-    with Site(sqs_server, tmp_path) as site:
+def let_go(server: SqsServer, folder: Path) -> None:
+    with Site(server, folder) as site:
         settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "4"}
         worker = site.start("-c", "1", "--prefetch-multiplier", "20", **settings)
         [retried] = site.send("long-delay/2.5")
@@ -177,7 +154,7 @@ def test_nothing_is_renewed_once_it_is_let_go_of(sqs_server: SqsServer, tmp_path
             assert all(step.ended <= changes[let_go].began for step in changes[:let_go])
             assert all(step.seconds != LEASE_SECONDS for step in changes[let_go:])
         assert len(visibility(site.steps(retried))) >= 2
-        assert counts(sqs_server, site.queue.url).total == 1 + 1 + len(waiting)
+        assert counts(server, site.queue.url).total == 1 + 1 + len(waiting)
 
 
 def unconfirmed_delete(server: SqsServer, folder: Path) -> None:
@@ -221,15 +198,65 @@ def assert_renewed_until_confirmed(site: Site, message_id: str, action: str) -> 
     assert not site.workers[0].found("lease_lost")
 
 
-@pytest.mark.elasticmq
-def test_renewals_go_on_until_a_delete_is_confirmed(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+# ---- all of these at the same time
+
+SCENARIOS = {
+    "own lease": own_lease,
+    "no heartbeat": no_heartbeat,
+    "let go": let_go,
+    "delete": unconfirmed_delete,
+    "dead letter": unconfirmed_dead_letter,
+}
+
+
+@pytest.fixture(scope="module")
+def leases(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    """Everything on both servers at the same time: the longest takes half a minute, whatever happens."""
+    folder = tmp_path_factory.mktemp("leases")
+    with running_scenarios() as scenarios:
+        for server in all_servers.values():
+            for pool in POOLS:
+                scenarios.start(f"{server.name} {pool}", outlast_the_lease, server, folder, pool)
+            for name, scenario in SCENARIOS.items():
+                scenarios.start(f"{server.name} {name}", scenario, server, folder)
+        yield scenarios
+
+
+both_servers = pytest.mark.parametrize("server", ["moto", "elasticmq"])
+
+
+@both_servers
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_outlasts_its_lease(leases: Scenarios, server: str, pool: str) -> None:
+    """A 25 s task under a 6 s lease runs once, and the 40 messages waiting behind it too, another worker idle or not."""
+    leases.result(f"{server} {pool}")
+
+
+@both_servers
+def test_a_task_sets_the_lease_of_its_messages(leases: Scenarios, server: str) -> None:
+    """``visibility_timeout=20`` holds at once, under a receive that asked for 6 s, and is what each renewal asks for."""
+    leases.result(f"{server} own lease")
+
+
+@both_servers
+def test_no_renewals_without_a_heartbeat(leases: Scenarios, server: str) -> None:
+    """With BRIDGE_HEARTBEAT=off a lease lasts as long as the receive asked for, and no call ever renews it."""
+    leases.result(f"{server} no heartbeat")
+
+
+@both_servers
+def test_nothing_is_renewed_once_it_is_let_go_of(leases: Scenarios, server: str) -> None:
+    """From the moment that a retry or a hand-back begins no renewal for that message is sent, however long it takes."""
+    leases.result(f"{server} let go")
+
+
+@both_servers
+def test_renewals_go_on_until_a_delete_is_confirmed(leases: Scenarios, server: str) -> None:
     """A finished message whose delete is late, and fails four times, stays ours until SQS has confirmed it."""
-    all_of({name: lambda server=server: unconfirmed_delete(server, tmp_path) for name, server in all_servers.items()})
+    leases.result(f"{server} delete")
 
 
-@pytest.mark.elasticmq
-def test_renewals_go_on_until_a_dead_letter_is_safe(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+@both_servers
+def test_renewals_go_on_until_a_dead_letter_is_safe(leases: Scenarios, server: str) -> None:
     """A message stays ours until its dead letter is confirmed, and only then is it deleted; there is one dead letter."""
-    all_of(
-        {name: lambda server=server: unconfirmed_dead_letter(server, tmp_path) for name, server in all_servers.items()}
-    )
+    leases.result(f"{server} dead letter")
