@@ -120,8 +120,9 @@ class Waker:
             os.write(self._write_fd, b"w")
 
     def _on_readable(self) -> None:
-        with self._lock:
-            self._awake = False
+        # The pipe first: a wake between the two would otherwise leave the flag set and the pipe empty, for good.
         with suppress(BlockingIOError):
             os.read(self._read_fd, 4096)
+        with self._lock:
+            self._awake = False
         self._callback()

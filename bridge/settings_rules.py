@@ -70,7 +70,7 @@ def redirects(environ: Mapping[str, str]) -> list[str]:
     The value is not repeated: a broker URL usually holds a password.
     """
     return [
-        f"{name} is set and would silently redirect the worker to another broker: unset it, "
+        f"{name} is set (or -b was given) and would silently give the worker another broker: unset it, "
         "the queues are named by SQS_QUEUE_URL and SQS_TASK_QUEUE_URL"
         for name in BROKER_NAMES
         if name in environ

@@ -39,14 +39,22 @@ from bridge.task_defaults import apply_defaults, guard_plain_tasks
 log = logs.get_logger(__name__)
 
 #: What SQS answers for credentials that no waiting mends.
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "UnrecognizedClientException"})
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "SignatureDoesNotMatch",
+    }
+)
 
 
 def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
     """Prepare a Celery worker; ``conf`` is the app's configuration, ``options`` are the command line's."""
     try:
+        settings = load_worker_settings(os.environ)  # names CELERY_BROKER_URL, which is where -b arrives
         _refuse_broker_option(conf)
-        settings = load_worker_settings(os.environ)
         _set_up_logs(settings)
         import_tasks(settings.task_modules)
         routes = declared_routes(settings.task_modules)
@@ -127,7 +135,7 @@ def find_queues(settings: WorkerSettings) -> tuple[Queue, ...]:
     except Exception as error:  # network errors, throttling, 5xx
         if error_code(error) in _DENIED:
             raise SettingsError(f"AWS refuses the credentials for {queues[0].url}: {error}") from error
-        log.warning("sqs_unreachable", error_type=error_code(error), error=str(error))
+        log.warning("sqs_unreachable", queue=queues[0].name, error_type=error_code(error), error=str(error))
         return queues
 
 
@@ -149,6 +157,9 @@ def check_endpoint(client: Any, queue_url: str) -> None:
 def prepare_child(app: Any) -> None:
     """Make a spawned pool child what a forked one is born as: its task modules imported, the defaults applied."""
     settings = load_worker_settings(os.environ)
+    for name in (None, "celery.task", billiard_logger().name):
+        logs.use_format(logging.getLogger(name), _format(settings), pod_name=settings.pod_name)
+    logging.getLogger("bridge").setLevel(settings.log_level)
     import_tasks(settings.task_modules)
     apply_defaults(app.tasks, settings, None, None)
     guard_plain_tasks(app.tasks)
@@ -165,8 +176,8 @@ def own_outputs(settings: WorkerSettings) -> tuple[tuple[str, str], ...]:
 def _refuse_broker_option(conf: Any) -> None:
     if conf.broker_url not in ("sqs://", None):
         raise SettingsError(
-            "a broker URL was given (-b, or broker_url in the configuration); the worker reads SQS_QUEUE_URL, and "
-            "another broker would silently take its place"
+            "broker_url is set in the configuration; the worker reads SQS_QUEUE_URL, and another broker would silently "
+            "take its place"
         )
 
 
@@ -204,7 +215,16 @@ def _set_up_logs(settings: WorkerSettings) -> None:
     # A level of our own: Celery's -l defaults to WARNING, and a worker that says nothing cannot be traced.
     logging.getLogger("bridge").setLevel(settings.log_level)
 
+    # Until Celery has set up its handlers, ours says what the start finds out; it would come out as bare words.
+    early = logging.StreamHandler()
+    bridge_logger = logging.getLogger("bridge")
+    bridge_logger.addHandler(early)
+    bridge_logger.propagate = False
+    logs.use_format(bridge_logger, log_format, pod_name=settings.pod_name)
+
     def use_ours(logger: Any = None, **_: Any) -> None:
+        bridge_logger.removeHandler(early)
+        bridge_logger.propagate = True
         for each in (logger, billiard_logger()):  # the pool logs to one that does not propagate
             logs.use_format(each, log_format, pod_name=settings.pod_name)
 

@@ -209,6 +209,8 @@ class SteppedWorker:
             self.watch.says(f"{run.lease.message_id} started while it ran here or awaited its delete")
         if any(other.lease.message_id == run.lease.message_id for other in self.running):
             self.watch.says(f"{run.lease.message_id} runs twice")
+        if not self.sqs.holds(run.lease.receipt_handle):
+            self.watch.says(f"{run.lease.message_id} started when others could have it")
         self.running.append(run)
 
     def _on_lapsed(self, lease):

@@ -146,6 +146,21 @@ def test_received_again_while_its_dead_letter_is_sent(room):
     assert room.worker.watch.violations == []
 
 
+def test_received_again_before_its_visibility_change(room):
+    """The old receive's change is not even sent: the new receive has a lease of its own, and starts."""
+    [older] = room.takes("plain")
+    room.worker.end(RetryIn(60, 60.0))
+    room.wait(31)
+    room.worker.receive(QUEUE, 10)
+    room.worker.main_loop()
+    room.settles("visibility")
+    [run] = room.worker.running
+    assert older.state is State.GONE
+    assert run.lease is not older
+    assert room.sqs.changes == []
+    assert (room.worker.counted("received"), room.worker.counted("settled"), room.worker.counted("lapsed")) == (2, 0, 1)
+
+
 def test_a_hand_back_whose_answer_was_lost_is_not_undone(room):
     """Another worker took it at once; our second try must neither hide nor show it."""
     [lease] = room.takes("plain")

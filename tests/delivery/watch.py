@@ -79,11 +79,14 @@ class Watch(logging.Handler):
         if any(run.lease.message_id == message.id for run in self._worker.running) and self._sqs.holds(change.handle):
             self.says(f"{message.id} was let go of while it ran")
         leases = [lease for lease in self._worker.verdicts if lease.receipt_handle == change.handle]
-        wanted = [v.delay_seconds if isinstance(v, RetryIn) else 0 for v in map(self._worker.verdicts.get, leases)]
-        age = self._sqs.clock.now - message.received_at
-        # The call may have been under way for a while, and the age was that of its start.
-        if not any(cut_delay(delay, age) <= change.seconds <= delay for delay in wanted):
-            self.says(f"{change}: wanted {wanted}")
+        for lease in leases:
+            verdict = self._worker.verdicts[lease]
+            delay = verdict.delay_seconds if isinstance(verdict, RetryIn) else 0
+            # The call may have been under way for a while, and the age was that of its start.
+            if not cut_delay(delay, self._sqs.clock.now - lease.received_at) <= change.seconds <= delay:
+                self.says(f"{change}: wanted {verdict}")
+        if not leases:
+            self.says(f"{change} was not asked for")
 
     def _check_delete(self, message):
         verdicts = [

@@ -1,8 +1,8 @@
 """A site: a queue of its own, the fault proxy before its server, the workers on it, and what the record says.
 
 Most of these tests wait for something that takes seconds whatever the machine does. So each file starts its slow
-scenarios at the same time, on queues, proxies and workers of their own (``Scenarios``), and each test asks for one. Those
-that only wait (``patient``) begin before the first test of all.
+scenarios at the same time, on queues, proxies and workers of their own (``Scenarios``), and each test asks for one.
+Those that only wait (``patient``) begin before the first test of all.
 """
 
 from __future__ import annotations
@@ -116,9 +116,8 @@ class Site:
         url = self.queues[queue].url if queue else self.queue.url
         sent: list[str] = []
         for first in range(0, len(keys), 10):
-            entries: Any = [
-                {"Id": str(n), "MessageBody": json.dumps(s3_event(key))} for n, key in enumerate(keys[first : first + 10])
-            ]
+            bodies = [json.dumps(s3_event(key)) for key in keys[first : first + 10]]
+            entries: Any = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies)]
             answer = self.server.sqs.send_message_batch(QueueUrl=url, Entries=entries)
             sent += [entry["MessageId"] for entry in sorted(answer["Successful"], key=lambda entry: int(entry["Id"]))]
         return sent
@@ -138,7 +137,7 @@ class Site:
 
     def last_tick(self, message_id: str, pid: int) -> float:
         """When this process last worked for the message."""
-        return max(note["at"] for note in self._notes("tick", message_id) if note["pid"] == pid)
+        return max(float(note["at"]) for note in self._notes("tick", message_id) if note["pid"] == pid)
 
     def received(self) -> set[str]:
         """The ids of all messages that a receive through the proxy brought so far."""
@@ -227,7 +226,7 @@ def all_of(scenarios: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         for name in scenarios:
             try:
                 results[name] = running.result(name)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again below, with those of the other scenarios
                 error.add_note(f"in the scenario {name!r}")
                 errors.append(error)
     if len(errors) == 1:

@@ -1,4 +1,5 @@
-"""The tasks of these tests' workers: the first part of a key says what a run does, the second how many seconds it takes.
+"""The tasks of these tests' workers: the first part of a key says what a run does, the second how many seconds
+it takes.
 
 A run prints JSON lines between those of the worker's log: when it began, that it still goes on, when it ended. The
 times are those of the monotonic clock, which the fault proxy reads too.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,11 @@ def test_calls_for_a_thousand_messages(elasticmq_server: SqsServer, tmp_path: Pa
 
 
 def idle(server: SqsServer, folder: Path) -> None:
+    """Watch a worker that has nothing to do."""
     with Site(server, folder, "first", "second") as site:
         worker = site.start("-c", "2")
         for queue in site.queues.values():
-            site.proxy.wait_for(lambda c, name=queue.name: c.action == "ReceiveMessage" and c.queue == name, 5, "a poll")  # type: ignore[misc]  # bound per loop
+            wait_until(partial(site.proxy.count, "ReceiveMessage", queue.name), 5, "a poll of each")
         since, known = time.monotonic(), len(site.proxy.calls)
         first_polls = [call for call in site.proxy.calls if call.action == "ReceiveMessage"]
         assert len(first_polls) == 2
@@ -65,11 +67,13 @@ def idle(server: SqsServer, folder: Path) -> None:
 
 @patient
 def idle_on_moto(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """Run ``idle`` on moto."""
     idle(servers["moto"], folder)
 
 
 @patient
 def idle_on_elasticmq(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """Run ``idle`` on ElasticMQ."""
     idle(servers["elasticmq"], folder)
 
 

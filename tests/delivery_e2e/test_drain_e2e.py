@@ -1,4 +1,4 @@
-"""The end of a worker: asked to leave in every way there is, or killed; no message is lost, none has two runs at once."""
+"""The end of a worker: asked to leave in every way there is, or killed: none is lost, none runs twice at once."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ RUNNING = {"prefork": 2, "threads": 2, "solo": 1}
 
 
 def started(site: Site, pool: str, *args: str, **settings: str) -> WorkerProcess:
+    """Start a worker with as many processes as this pool is to run tasks."""
     return site.start("-P", pool, "-c", str(RUNNING[pool]), *args, **settings)
 
 
 def assert_nobody_left(children: list[int]) -> None:
+    """Wait for the end of a pool's processes, which has come or is about to."""
     wait_until(lambda: all(is_gone(pid) for pid in children), 1, f"the end of the children {children}")
 
 
@@ -51,6 +53,7 @@ def within(budget_seconds: float, since: float, worker: WorkerProcess) -> int:
 
 
 def leave_in_time(server: SqsServer, folder: Path, pool: str, wait_seconds: int) -> None:
+    """SIGTERM with tasks that end within the budget, and 20 messages that have not started."""
     budget = 12
     with Site(server, folder, visibility_timeout_seconds=60) as site:
         settings = {"BRIDGE_WAIT_TIME_SECONDS": str(wait_seconds), "BRIDGE_DRAIN_SECONDS": str(budget)}
@@ -101,6 +104,7 @@ def test_sigterm_hands_back_and_finishes(leaving: Scenarios, server: str, pool: 
 
 
 def out_of_time(server: SqsServer, folder: Path, pool: str) -> None:
+    """SIGTERM with tasks that would take longer than the budget."""
     budget = 3
     with Site(server, folder) as site:
         worker = started(site, pool, "--prefetch-multiplier", "20", BRIDGE_DRAIN_SECONDS=str(budget))
@@ -156,6 +160,7 @@ def test_sigterm_stops_what_outlasts_the_budget(overdue: Scenarios, server: str,
 
 
 def deaf(server: SqsServer, folder: Path) -> None:
+    """SIGTERM while the only thread that Python runs signal handlers in is in native code."""
     budget = 3
     with Site(server, folder) as site:
         worker = started(site, "solo", "--prefetch-multiplier", "20", BRIDGE_DRAIN_SECONDS=str(budget))
@@ -169,7 +174,7 @@ def deaf(server: SqsServer, folder: Path) -> None:
         assert counts(server, site.queue.url).visible == 1 + len(waiting)
 
 
-def test_sigterm_is_heard_while_a_solo_task_is_in_native_code(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+def test_sigterm_is_heard_during_native_code(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
     """A solo worker whose task has called into C, where Python runs no signal handler, drains like any other."""
     all_of({server.name: partial(deaf, server, tmp_path) for server in all_servers.values()})
 
@@ -180,12 +185,16 @@ def test_sigterm_is_heard_while_a_solo_task_is_in_native_code(all_servers: dict[
 def cut_short(server: SqsServer, folder: Path, pool: str, *signals: signal.Signals) -> None:
     """Signals that say: do not wait for the tasks, although there would be 40 s for them."""
     with Site(server, folder) as site:
-        worker = started(site, pool, "--prefetch-multiplier", "20", BRIDGE_DRAIN_SECONDS="40", BRIDGE_WAIT_TIME_SECONDS="1")
+        # There before the worker, as many as its window holds: one receive takes all, and none is under way at the end.
+        running = site.send(*(f"first-long/90/{n}" for n in range(4)))
+        multiplier = str(4 // RUNNING[pool])
+        worker = started(site, pool, "--prefetch-multiplier", multiplier, BRIDGE_DRAIN_SECONDS="40")
         children = worker.children()
-        running = site.send(*(f"first-long/90/{n}" for n in range(RUNNING[pool])))
-        site.await_begun(*running)
-        waiting = site.send("quick/1", "quick/2")
-        site.await_received(waiting)
+        site.await_received(running)
+        wait_until(lambda: len(worker.found("began")) == RUNNING[pool], 10, "the runs")
+        wait_until(lambda: all(call.finished_at for call in site.proxy.calls), 10, "no call under way")
+        waiting = [message_id for message_id in running if not site.begun(message_id)]
+        running = [message_id for message_id in running if site.begun(message_id)]
         for number in signals[:-1]:
             kill(worker, number, whole_group=number == signal.SIGINT)
             worker.wait_event("drain_started")
@@ -229,7 +238,28 @@ def test_a_second_signal_skips_the_waiting(hurried: Scenarios, pool: str, way: s
     hurried.result(f"{pool} {way}")
 
 
+def polling_at_the_end(server: SqsServer, folder: Path) -> None:
+    """Two signals, while the usual long poll is under way."""
+    lease = 60
+    with Site(server, folder) as site:
+        settings = {"BRIDGE_DRAIN_SECONDS": "40", "BRIDGE_VISIBILITY_TIMEOUT_SECONDS": str(lease)}
+        worker = site.start("-c", "2", "--prefetch-multiplier", "20", **settings)
+        running = site.send("first-long/90/1", "first-long/90/2")
+        site.await_begun(*running)
+        wait_until(lambda: site.proxy.calls[-1].action == "ReceiveMessage", 5, "a poll under way")
+        kill(worker, signal.SIGTERM)
+        worker.wait_event("drain_started")
+        assert within(0, kill(worker, signal.SIGTERM), worker) == 0
+        wait_until(lambda: counts(server, site.queue.url).visible == 2, 2, "both to be had")
+
+
+def test_the_last_poll_takes_nothing_along(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
+    """What a worker hands back while its own long poll is under way can be had by others."""
+    all_of({server.name: partial(polling_at_the_end, server, tmp_path) for server in all_servers.values()})
+
+
 def one_ctrl_c(server: SqsServer, folder: Path, pool: str) -> None:
+    """SIGINT to the whole process group, once."""
     with Site(server, folder) as site:
         worker = started(site, pool, "--prefetch-multiplier", "20", BRIDGE_WAIT_TIME_SECONDS="1")
         children = worker.children()
@@ -246,7 +276,7 @@ def one_ctrl_c(server: SqsServer, folder: Path, pool: str) -> None:
 
 
 def test_one_ctrl_c_is_like_sigterm(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
-    """Ctrl-C in a terminal, which every process of the worker is sent, lets running tasks finish and hands back the rest."""
+    """Ctrl-C in a terminal, which every process of the worker is sent, lets tasks finish and hands back the rest."""
     all_of(
         {
             f"{server.name} {pool}": partial(one_ctrl_c, server, tmp_path, pool)
@@ -260,6 +290,7 @@ def test_one_ctrl_c_is_like_sigterm(all_servers: dict[str, SqsServer], tmp_path:
 
 
 def killed(server: SqsServer, folder: Path) -> None:
+    """SIGKILL of the parent process, with a second worker beside it."""
     with Site(server, folder) as site:
         worker = site.start("-c", "2", "--prefetch-multiplier", "10")
         children = worker.children()
@@ -271,7 +302,9 @@ def killed(server: SqsServer, folder: Path) -> None:
         other = site.start("-c", "2", "--prefetch-multiplier", "10", endpoint_url=server.endpoint_url)
         # A renewal has just been made: the longest that the messages can be held after the kill.
         since = len(site.proxy.calls)
-        wait_until(lambda: any(c.finished_at and c.action == "ChangeMessageVisibilityBatch" for c in site.proxy.calls[since:]), 5, "a renewal")
+        site.proxy.wait_for(
+            lambda c: c.index >= since and c.action.startswith("ChangeM") and bool(c.status), 5, "renewal"
+        )
         assert not [id_ for id_ in waiting if site.begun(id_)]
 
         killed_at = kill(worker, signal.SIGKILL)  # its parent alone, as the kernel does that runs out of memory
@@ -283,16 +316,17 @@ def killed(server: SqsServer, folder: Path) -> None:
         site.await_empty()
         for message_id in running:
             first, second = site.begun(message_id)
-            assert site.last_tick(message_id, first["pid"]) < second["at"], "two runs at once: a child outlived its worker"
+            assert site.last_tick(message_id, first["pid"]) < second["at"], "a child outlived its worker"
         assert_nobody_left(children)
 
 
 def test_a_killed_worker_loses_nothing(all_servers: dict[str, SqsServer], tmp_path: Path) -> None:
-    """After SIGKILL all messages run elsewhere within their lease and 2 s, and no process of the dead worker goes on."""
+    """After SIGKILL all messages run elsewhere within their lease and 2 s, and no process of it goes on."""
     all_of({server.name: partial(killed, server, tmp_path) for server in all_servers.values()})
 
 
 def scratch_is_cleared(server: SqsServer, folder: Path) -> None:
+    """SIGKILL of a child, and then of a whole worker, with files in their scratch directories."""
     with Site(server, folder) as site:
         worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
         [message_id] = site.send("scratch/90")

@@ -23,6 +23,7 @@ DELAYS = {"short-delay": 3, "long-delay": 9}
 
 
 def visibility(steps: list[Step]) -> list[Step]:
+    """Those that changed the visibility: renewals, retries and hand-backs."""
     return [step for step in steps if step.action.startswith("ChangeMessageVisibility")]
 
 
@@ -30,8 +31,8 @@ def visibility(steps: list[Step]) -> list[Step]:
 
 
 def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
-    """One worker has a long task and 40 messages behind it; a third of the way a second, idle worker comes beside it."""
-    # The first receive takes a long poll of its own, for the visibility timeout of the queue must not help.
+    """One worker has a long task and 40 messages behind it; a third of the way an idle worker comes beside it."""
+    # The queue's own visibility timeout must not help.
     with Site(server, folder, visibility_timeout_seconds=1) as site:
         room = {"BRIDGE_WAIT_TIME_SECONDS": "2"}
         first = site.start("-P", pool, "-c", "1", "--prefetch-multiplier", "50", **room)
@@ -65,6 +66,7 @@ def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
 
 
 def own_lease(server: SqsServer, folder: Path) -> None:
+    """Two tasks longer than the lease of 6 s, one of them with a lease of its own."""
     with Site(server, folder) as site:
         worker = site.start("-c", "2", BRIDGE_WAIT_TIME_SECONDS="1")
         own, usual = site.send("leased/8.5", "long/8.5")
@@ -80,6 +82,7 @@ def own_lease(server: SqsServer, folder: Path) -> None:
 
 
 def no_heartbeat(server: SqsServer, folder: Path) -> None:
+    """A task, and another that waits for it, with leases that nobody renews."""
     with Site(server, folder) as site:
         settings = {"BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "10", "BRIDGE_TASK_TIME_LIMIT_SECONDS": "10"}
         worker = site.start("-c", "1", BRIDGE_HEARTBEAT="off", BRIDGE_WAIT_TIME_SECONDS="1", **settings)
@@ -88,8 +91,8 @@ def no_heartbeat(server: SqsServer, folder: Path) -> None:
             worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
             assert len(site.begun(message_id)) == 1
         assert site.proxy.count("ChangeMessageVisibility*") == 0
-        asked = {step.seconds for id_ in (running, waiting, own) for step in site.steps(id_) if step.seconds is not None}
-        assert asked == {10}
+        asked = [step.seconds for id_ in (running, waiting, own) for step in site.steps(id_)]
+        assert {seconds for seconds in asked if seconds is not None} == {10}
 
 
 # ---- the order of renewals and settlements
@@ -132,6 +135,7 @@ def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_
 
 
 def let_go(server: SqsServer, folder: Path) -> None:
+    """A retry whose calls fail and hand-backs whose calls are late, longer than a third of a lease."""
     with Site(server, folder) as site:
         settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "4"}
         worker = site.start("-c", "1", "--prefetch-multiplier", "20", **settings)
@@ -158,6 +162,7 @@ def let_go(server: SqsServer, folder: Path) -> None:
 
 
 def unconfirmed_delete(server: SqsServer, folder: Path) -> None:
+    """A delete that is confirmed only after more than a lease."""
     with Site(server, folder) as site:
         worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
         site.proxy.delay("DeleteMessageBatch", 4, times=1)
@@ -168,6 +173,7 @@ def unconfirmed_delete(server: SqsServer, folder: Path) -> None:
 
 
 def unconfirmed_dead_letter(server: SqsServer, folder: Path) -> None:
+    """A dead letter that is confirmed only after more than a lease."""
     with Site(server, folder) as site:
         worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
         site.proxy.fail("SendMessage", times=2)
@@ -192,7 +198,8 @@ def assert_renewed_until_confirmed(site: Site, message_id: str, action: str) -> 
     received = [step for step in steps if step.action == "ReceiveMessage"]
     assert len(received) == 1
     assert confirmed_at - received[0].ended > LEASE_SECONDS, "too soon to show anything"
-    moments = [received[0].ended, *(step.began for step in visibility(steps) if step.began < confirmed_at), confirmed_at]
+    renewals = [step.began for step in visibility(steps) if step.began < confirmed_at]
+    moments = [received[0].ended, *renewals, confirmed_at]
     assert max(later - sooner for sooner, later in pairwise(moments)) < LEASE_SECONDS / 2
     assert len(site.begun(message_id)) == 1
     assert not site.workers[0].found("lease_lost")
@@ -228,13 +235,13 @@ both_servers = pytest.mark.parametrize("server", ["moto", "elasticmq"])
 @both_servers
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_task_outlasts_its_lease(leases: Scenarios, server: str, pool: str) -> None:
-    """A 25 s task under a 6 s lease runs once, and the 40 messages waiting behind it too, another worker idle or not."""
+    """A 25 s task under a 6 s lease runs once, as do the 40 messages behind it, another worker idle or not."""
     leases.result(f"{server} {pool}")
 
 
 @both_servers
 def test_a_task_sets_the_lease_of_its_messages(leases: Scenarios, server: str) -> None:
-    """``visibility_timeout=20`` holds at once, under a receive that asked for 6 s, and is what each renewal asks for."""
+    """``visibility_timeout=20`` holds at once, under a receive that asked for 6 s, and is what renewals ask for."""
     leases.result(f"{server} own lease")
 
 
@@ -258,5 +265,5 @@ def test_renewals_go_on_until_a_delete_is_confirmed(leases: Scenarios, server: s
 
 @both_servers
 def test_renewals_go_on_until_a_dead_letter_is_safe(leases: Scenarios, server: str) -> None:
-    """A message stays ours until its dead letter is confirmed, and only then is it deleted; there is one dead letter."""
+    """A message stays ours until its dead letter is confirmed, and is deleted only then; there is one dead letter."""
     leases.result(f"{server} dead letter")

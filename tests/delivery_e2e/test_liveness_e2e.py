@@ -65,6 +65,7 @@ class Dripping:
 
 @contextmanager
 def dripping(site: Site) -> Iterator[Dripping]:
+    """Give the relay for the time of the block."""
     relay = Dripping(site.proxy.url)
     try:
         yield relay
@@ -79,6 +80,7 @@ def watch(seconds: float) -> None:
 
 @patient
 def stuck(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """A receive that no time-out ends."""
     with Site(servers["elasticmq"], folder) as site, dripping(site) as relay:
         worker = site.start("-c", "1", endpoint_url=relay.url, **WAIT)
         relay.flowing.clear()
@@ -104,6 +106,7 @@ def test_a_stuck_receive_is_told(patient_scenarios: Scenarios) -> None:
 
 @patient
 def refused(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """No connection for longer than a receive may last."""
     with Site(servers["elasticmq"], folder) as site:
         worker = site.start("-c", "1", **WAIT)
         with site.proxy.refusing():
@@ -114,6 +117,7 @@ def refused(servers: Mapping[str, SqsServer], folder: Path) -> None:
 
 @patient
 def hanging(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """No answer for longer than a receive may last."""
     with Site(servers["elasticmq"], folder) as site:
         worker = site.start("-c", "1", **WAIT)
         site.proxy.hang(times=None)
@@ -130,6 +134,7 @@ def test_an_outage_is_not_being_stuck(patient_scenarios: Scenarios, kind: str) -
 
 @patient
 def full(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """No receive for longer than one may last."""
     with Site(servers["elasticmq"], folder) as site:
         worker = site.start("-c", "1", **WAIT)
         ids = site.send(f"long/{LIMIT_SECONDS + LOOK_SECONDS}/1", "quick/1")
@@ -145,6 +150,7 @@ def test_a_full_window_is_not_being_stuck(patient_scenarios: Scenarios) -> None:
 
 @patient
 def busy_solo(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """No turn of the main loop for longer than that may take."""
     with Site(servers["elasticmq"], folder) as site:
         worker = site.start("-P", "solo", **WAIT)
         [message_id] = site.send(f"long/{LOOP_SECONDS + LOOK_SECONDS}")
@@ -159,6 +165,7 @@ def test_a_busy_solo_worker_is_not_stuck(patient_scenarios: Scenarios) -> None:
 
 @patient
 def draining(servers: Mapping[str, SqsServer], folder: Path) -> None:
+    """A receive that no time-out ends, in a drain."""
     with Site(servers["elasticmq"], folder) as site, dripping(site) as relay:
         task_seconds = LIMIT_SECONDS + LOOK_SECONDS
         settings = {"BRIDGE_DRAIN_SECONDS": str(int(task_seconds) + 10), "BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "120"}

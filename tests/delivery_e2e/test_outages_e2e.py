@@ -48,6 +48,7 @@ def dying(proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def answering(proxy: Proxy, code: str) -> Iterator[None]:
+    """Each call is answered with this error."""
     proxy.fail(code=code, times=None)
     yield
     proxy.clear()
@@ -80,10 +81,12 @@ def last(seconds: float) -> None:
 
 
 def newest_handle(site: Site, message_id: str) -> str:
+    """The receipt handle that SQS gave last."""
     return [step for step in site.steps(message_id) if step.action == "ReceiveMessage"][-1].handle
 
 
 def cut_off(server: SqsServer, folder: Path, outage: Outage, pool: str, processes: int) -> None:
+    """A long outage in the middle of a longer task."""
     with Site(server, folder) as site:
         worker = site.start("-P", pool, "-c", str(processes))
         [long] = site.send(f"long/{TASK_SECONDS}")
@@ -110,12 +113,13 @@ def cut_off(server: SqsServer, folder: Path, outage: Outage, pool: str, processe
 
 
 def blink(server: SqsServer, folder: Path, outage: Outage) -> None:
+    """A short outage, when a renewal is due."""
     with Site(server, folder) as site:
         worker = site.start("-c", "2")
         [long] = site.send("long/12")
         site.await_begun(long)
         # From just after a renewal: the next one is due in the middle of the outage.
-        site.proxy.wait_for(lambda call: call.action.startswith("ChangeMessage") and bool(call.finished_at), 10, "renewal")
+        site.proxy.wait_for(lambda call: call.action.startswith("ChangeM") and bool(call.status), 10, "a renewal")
         last(1)
         with outage(site.proxy):
             last(SHORT_OUTAGE_SECONDS)
@@ -176,6 +180,7 @@ def test_a_lease_outlasts_a_short_outage(outages: Scenarios, kind: str) -> None:
 
 
 def drained_in_a_short_outage(server: SqsServer, folder: Path, outage: Outage) -> None:
+    """SIGTERM, and SQS away until the tasks have ended."""
     with Site(server, folder) as site:
         settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "12"}
         worker = site.start("-c", "2", "--prefetch-multiplier", "10", **settings)
@@ -193,11 +198,12 @@ def drained_in_a_short_outage(server: SqsServer, folder: Path, outage: Outage) -
             assert len(site.begun(message_id)) == 1
             assert len(worker.found("message_settled", message_id=message_id, outcome="deleted")) == 1
         assert not any(site.begun(message_id) for message_id in waiting)
-        wait_until(lambda: counts(server, site.queue.url).visible == len(waiting), LEASE_SECONDS + 1, "the rest to be had")
+        wait_until(lambda: counts(server, site.queue.url).visible == len(waiting), LEASE_SECONDS + 1, "the rest")
         assert counts(server, site.queue.url).total == len(waiting)
 
 
 def drained_in_a_long_outage(server: SqsServer, folder: Path, outage: Outage) -> None:
+    """SIGTERM, and SQS away until the worker has gone."""
     with Site(server, folder) as site:
         worker = site.start("-c", "2", "--prefetch-multiplier", "10", BRIDGE_DRAIN_SECONDS="3")
         ends, stopped = site.send("long/2.5", "first-long/60")
@@ -217,14 +223,14 @@ def drained_in_a_long_outage(server: SqsServer, folder: Path, outage: Outage) ->
 @pytest.mark.parametrize("server", ["moto", "elasticmq"])
 @pytest.mark.parametrize("kind", DRAIN_OUTAGES)
 def test_a_drain_outlasts_a_short_outage(outages: Scenarios, kind: str, server: str) -> None:
-    """What ends during an outage in the middle of a drain is deleted after it, and the rest is handed back; exit code 0."""
+    """What ends during an outage in the middle of a drain is deleted after it, the rest handed back."""
     outages.result(f"{server} {kind} drain")
 
 
 @pytest.mark.parametrize("server", ["moto", "elasticmq"])
 @pytest.mark.parametrize("kind", DRAIN_OUTAGES)
 def test_a_drain_does_not_wait_for_a_long_outage(outages: Scenarios, kind: str, server: str) -> None:
-    """A drain that SQS stays away from ends in its time with exit code 0, and all its messages come back by themselves."""
+    """A drain that SQS stays away from ends in time with exit code 0; its messages come back by themselves."""
     outages.result(f"{server} {kind} leave")
 
 
@@ -242,8 +248,9 @@ def ends_once(server: SqsServer, folder: Path, spoil: Callable[[Proxy], None]) -
         site.proxy.clear()
 
         def ends(message_id: str) -> list[str]:
-            found = worker.found("message_settled", message_id=message_id)
-            return [e["outcome"] for e in found] + ["lapsed"] * len(worker.found("message_lapsed", message_id=message_id))
+            settled = worker.found("message_settled", message_id=message_id)
+            lapsed = worker.found("message_lapsed", message_id=message_id)
+            return [e["outcome"] for e in settled] + ["lapsed"] * len(lapsed)
 
         wait_until(lambda: all(ends(message_id) for message_id in sent), 20, "the end of each message")
         site.await_empty()
@@ -252,8 +259,8 @@ def ends_once(server: SqsServer, folder: Path, spoil: Callable[[Proxy], None]) -
         # Nothing counts as deleted before SQS had said so, under the newest handle.
         for message_id in sent:
             if ends(message_id) == ["deleted"]:
-                confirmed = [s.handle for s in site.steps(message_id) if s.action == "DeleteMessageBatch" and s.confirmed]
-                assert confirmed[-1] == newest_handle(site, message_id)
+                deletes = [step for step in site.steps(message_id) if step.action == "DeleteMessageBatch"]
+                assert [step.handle for step in deletes if step.confirmed][-1] == newest_handle(site, message_id)
         assert not worker.found("settle_failed")
 
 
@@ -266,11 +273,12 @@ SPOILT_DELETES: dict[str, Callable[[Proxy], None]] = {
 @pytest.mark.parametrize("server", ["moto", "elasticmq"])
 @pytest.mark.parametrize("fault", SPOILT_DELETES)
 def test_spoilt_deletes_end_each_message_once(outages: Scenarios, fault: str, server: str) -> None:
-    """Deletes that fail in part, or are carried out and never confirmed, for longer than a lease: one run, one end each."""
+    """Deletes that fail in part, or are never confirmed, for longer than a lease: one run and one end each."""
     outages.result(f"{server} {fault}")
 
 
 def lapsed_before_its_delete(server: SqsServer, folder: Path) -> None:
+    """Renewals and deletes fail until the message is received again."""
     with Site(server, folder) as site:
         worker = site.start("-c", "2", BRIDGE_WAIT_TIME_SECONDS="1")
         # Neither a renewal nor a delete goes through, but receives do: the message comes again while it awaits its end.

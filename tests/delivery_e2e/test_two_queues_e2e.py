@@ -17,7 +17,7 @@ MESSAGES = 40
 
 
 def test_an_empty_queue_holds_up_no_other(sqs_server: SqsServer, tmp_path: Path) -> None:
-    """With a window of two, the full queue is served at once and all the time, while the empty one is polled for 20 s."""
+    """With a window of two, the full queue is served at once, while the empty one is polled for 20 s."""
     with Site(sqs_server, tmp_path, "empty", "full") as site:
         worker = site.start("-c", "2")
         empty = site.queues["empty"].name

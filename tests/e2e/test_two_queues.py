@@ -1,10 +1,13 @@
-"""A worker on two queues of S3 events: one full of work never keeps the other from being received."""
+"""Receiving from two queues of S3 events: one full of work, or just run dry, never keeps the other from its turn."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 
 from tests.e2e.rig import Rig
+from tests.servers.waiting import wait_until
 
 BUSY = 60
 
@@ -34,3 +37,15 @@ def test_a_queue_that_ran_dry_does_not_starve_another(rig):
         rig.end(message_id)
     for n in range(3):
         assert rig.course(rig.upload(f"ok/{n}")) == [("deleted", None)]
+
+
+def test_idle_queues_cost_one_long_poll_each(sqs_server):
+    """When the work is done, the further receives end: one long poll a queue remains, and nothing else is called."""
+    with Rig(sqs_server, "quiet") as rig:
+        rig.start_worker("-P", "threads", "-c", "2", BRIDGE_WAIT_TIME_SECONDS="20", BRIDGE_DRAIN_SECONDS="1")
+        for message_id in [rig.upload(f"ok/{n}") for n in range(12)]:
+            rig.end(message_id)
+        wait_until(lambda: time.monotonic() - rig.proxy.calls[-1].started_at > 4, 15, "four seconds without a call")
+        polls = [call for call in rig.proxy.calls if call.finished_at is None]
+        assert sorted(call.queue for call in polls) == sorted(pair.name for pair in rig.queues.values())
+        assert [call.request["WaitTimeSeconds"] for call in polls] == [20, 20]

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections import deque
+
+import pytest
+
+from bridge.gate import Gate, Waker
+from bridge.leases import Lease, LeaseTable, State
+from bridge.queues import Queue
+
+QUEUE = Queue("q", "http://sqs/1/q", "event")
+
+
+class Hub:
+    """The one method of Celery's event loop that a Waker uses, on select()."""
+
+    def add_reader(self, fd, callback):
+        self.fd, self.callback = fd, callback
+
+    def turn(self, timeout_seconds):
+        if select.select([self.fd], [], [], timeout_seconds)[0]:
+            self.callback()
+
+
+class Request:
+    def __init__(self, lease):
+        self.lease = lease
+
+
+@pytest.fixture
+def table():
+    return LeaseTable()
+
+
+def hold(table, number):
+    now = time.monotonic()
+    lease = Lease(QUEUE, {"MessageId": f"m{number}", "ReceiptHandle": f"h{number}"}, time.time(), now, 30)
+    assert table.take_in(lease, now) is None
+    return lease
+
+
+def gate_for(table, *, processes=2, one_at_a_time=False):
+    handed, lapsed, refused, wakes = [], [], [], []
+
+    def hand_to_pool(request):
+        if request.lease.message_id == "m-refused":
+            raise RuntimeError("the pool is closed")
+        handed.append(request.lease.message_id)
+
+    gate = Gate(
+        table,
+        processes=lambda: processes,
+        hand_to_pool=hand_to_pool,
+        wake=lambda: wakes.append(1),
+        on_lapsed=lapsed.append,
+        on_refused=refused.append,
+        one_at_a_time=one_at_a_time,
+    )
+    return gate, handed, lapsed, refused, wakes
+
+
+def test_no_wake_is_ever_lost():
+    """However wakes and turns of the loop fall together, what was there before a wake is seen, and the next one works."""
+    waiting: deque[int] = deque()
+    seen = []
+
+    def take_all():
+        while waiting:
+            seen.append(waiting.popleft())
+
+    waker, hub = Waker(take_all), Hub()
+    waker.register(hub)
+    rounds, threads = 3_000, 4
+
+    def produce():
+        for n in range(rounds):
+            waiting.append(n)
+            waker.wake()
+
+    producers = [threading.Thread(target=produce) for _ in range(threads)]
+    for producer in producers:
+        producer.start()
+    deadline = time.monotonic() + 30
+    while len(seen) < rounds * threads and time.monotonic() < deadline:
+        hub.turn(0.5)
+    for producer in producers:
+        producer.join()
+    assert len(seen) == rounds * threads
+
+
+def test_a_wake_between_the_read_and_the_callback_is_kept(monkeypatch):
+    """A wake that comes just after the pipe was emptied leaves the loop able to wake again."""
+    calls = []
+    waker, hub = Waker(lambda: calls.append(1)), Hub()
+    waker.register(hub)
+    import os
+
+    real_read = os.read
+
+    def read_then_wake(fd, size):
+        data = real_read(fd, size)
+        waker.wake()
+        return data
+
+    monkeypatch.setattr("bridge.gate.os.read", read_then_wake)
+    hub.turn(1)
+    monkeypatch.setattr("bridge.gate.os.read", real_read)
+    hub.turn(0)
+    before = len(calls)
+    waker.wake()
+    hub.turn(1)
+    assert len(calls) == before + 1
+
+
+def test_no_more_are_started_than_there_are_processes(table):
+    """The rest waits in order, and starts as places become free."""
+    gate, handed, *_ = gate_for(table, processes=2)
+    leases = [hold(table, n) for n in range(4)]
+    for lease in leases:
+        gate.submit(Request(lease))
+    assert handed == ["m0", "m1"]
+    assert [lease.state for lease in leases] == [State.RUNNING] * 2 + [State.WAITING] * 2
+    table.end(leases[1])
+    gate.slot_free()
+    gate.pump()
+    assert handed == ["m0", "m1", "m2"]
+
+
+def test_nothing_starts_after_the_table_was_closed(table):
+    """What waits is handed back by the drain: the gate lets it fall."""
+    gate, handed, lapsed, *_ = gate_for(table, processes=1)
+    leases = [hold(table, n) for n in range(2)]
+    for lease in leases:
+        gate.submit(Request(lease))
+    assert table.close() == [leases[1]]
+    table.end(leases[0])
+    gate.pump()
+    assert (handed, lapsed) == (["m0"], [])
+
+
+def test_a_lapsed_message_does_not_start(table):
+    """Another worker may have it by now."""
+    gate, handed, lapsed, *_ = gate_for(table)
+    lease = hold(table, 1)
+    lease.expires_at = time.monotonic() - 1
+    gate.submit(Request(lease))
+    assert (handed, lapsed) == ([], [lease])
+
+
+def test_what_the_pool_refuses_does_not_keep_the_others(table):
+    """An error in handing over costs that message a detour, and nobody else."""
+    gate, handed, _, refused, _ = gate_for(table)
+    bad = hold(table, "-refused")
+    gate.submit(Request(bad))
+    gate.submit(Request(hold(table, 1)))
+    assert refused == [bad]
+    assert handed == ["m1"]
+
+
+def test_solo_breathes_between_two_tasks(table):
+    """Handing over runs the task there, so one is started a turn, and the loop is asked to come back."""
+    gate, handed, _, _, wakes = gate_for(table, processes=1, one_at_a_time=True)
+    leases = [hold(table, n) for n in range(3)]
+    for lease in leases:
+        gate.submit(Request(lease))
+    assert handed == []
+    gate.pump()
+    assert handed == ["m0"]
+    table.end(leases[0])
+    wakes.clear()
+    gate.pump()
+    assert handed == ["m0", "m1"]
+    assert wakes == [1]
+
+
+def test_a_restart_of_the_consumer_voids_the_line(table):
+    """Celery's requests from before are not started; their messages are found unanswered and handed back."""
+    gate, handed, *_ = gate_for(table, processes=0)
+    gate.submit(Request(hold(table, 1)))
+    gate.forget()
+    gate.pump()
+    assert handed == []
