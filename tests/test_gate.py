@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -32,10 +33,12 @@ class Request:
 
 @pytest.fixture
 def table():
+    """An empty lease table."""
     return LeaseTable()
 
 
 def hold(table, number):
+    """A lease in the table."""
     now = time.monotonic()
     lease = Lease(QUEUE, {"MessageId": f"m{number}", "ReceiptHandle": f"h{number}"}, time.time(), now, 30)
     assert table.take_in(lease, now) is None
@@ -43,6 +46,7 @@ def hold(table, number):
 
 
 def gate_for(table, *, processes=2, one_at_a_time=False):
+    """A gate, and what it does: handed over, lapsed, refused, wakes."""
     handed, lapsed, refused, wakes = [], [], [], []
 
     def hand_to_pool(request):
@@ -63,7 +67,7 @@ def gate_for(table, *, processes=2, one_at_a_time=False):
 
 
 def test_no_wake_is_ever_lost():
-    """However wakes and turns of the loop fall together, what was there before a wake is seen, and the next one works."""
+    """However wakes and turns of the loop fall together, what was there before a wake is seen."""
     waiting: deque[int] = deque()
     seen = []
 
@@ -91,21 +95,23 @@ def test_no_wake_is_ever_lost():
     assert len(seen) == rounds * threads
 
 
-def test_a_wake_between_the_read_and_the_callback_is_kept(monkeypatch):
-    """A wake that comes just after the pipe was emptied leaves the loop able to wake again."""
+@pytest.mark.parametrize("moment", ["before the read", "after the read"])
+def test_a_wake_at_the_worst_moment_leaves_the_loop_able_to_wake(monkeypatch, moment):
+    """A wake just before or just after the pipe is emptied is not swallowed, and the next one works."""
     calls = []
     waker, hub = Waker(lambda: calls.append(1)), Hub()
     waker.register(hub)
-    import os
-
     real_read = os.read
 
-    def read_then_wake(fd, size):
+    def read_and_wake(fd, size):
+        if moment == "before the read":
+            waker.wake()
         data = real_read(fd, size)
-        waker.wake()
+        if moment == "after the read":
+            waker.wake()
         return data
 
-    monkeypatch.setattr("bridge.gate.os.read", read_then_wake)
+    monkeypatch.setattr("bridge.gate.os.read", read_and_wake)
     hub.turn(1)
     monkeypatch.setattr("bridge.gate.os.read", real_read)
     hub.turn(0)
