@@ -10,7 +10,6 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state as worker_state
 
-from bridge.errors import SettingsError, refuse
 from bridge.lifecycle import Bridge, present_plan
 
 
@@ -22,10 +21,7 @@ class BridgeStep(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         """Stand in for ``on_task_request`` before any strategy keeps a reference to it."""
         super().__init__(consumer, **options)
-        try:
-            self.bridge = Bridge(present_plan(), consumer)
-        except SettingsError as error:
-            refuse(str(error))
+        self.bridge = Bridge(present_plan(), consumer)
         consumer.on_task_request = self.bridge.gate.submit
 
     def start(self, consumer: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from billiard.util import get_logger as billiard_logger
 from botocore.exceptions import NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from celery import signals
+from celery.concurrency import get_implementation
 from kombu import Exchange
 from kombu import Queue as KombuQueue
 
@@ -29,7 +30,7 @@ from bridge.bounds import bound_children
 from bridge.decorators import declared_routes
 from bridge.errors import SettingsError, refuse
 from bridge.intake import TaskLimits
-from bridge.lifecycle import Plan, use_plan
+from bridge.lifecycle import Plan, pool_kind, use_plan
 from bridge.queues import Queue, look_up, named_queues
 from bridge.region import is_aws_host, region_of_queue_url
 from bridge.routing import Rules
@@ -81,6 +82,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
             log.warning("task_events_off", error="-E needs an event bus; SQS cannot carry Celery's events")
             sender.task_events = False
         try:
+            pool_kind(get_implementation(sender.pool_cls))
             limits = apply_defaults(sender.app.tasks, settings, sender.time_limit, sender.soft_time_limit)
             guard_plain_tasks(sender.app.tasks)
         except SettingsError as error:

@@ -240,7 +240,7 @@ def test_refusing_is_one_line_and_exit_code_2(capsys):
     ("environment", "broker_url", "said"),
     [
         ({}, "sqs://", "SQS_QUEUE_URL is not set"),
-        (ENVIRONMENT, "redis://localhost", "a broker URL was given"),
+        (ENVIRONMENT, "redis://localhost", "broker_url is set in the configuration"),
         (ENVIRONMENT | {"BRIDGE_MAX_RETRYS": "3"}, "sqs://", "BRIDGE_MAX_RETRYS"),
         (ENVIRONMENT | {"BRIDGE_TASK_MODULES": "startup_absent"}, "sqs://", "there is no module startup_absent"),
     ],

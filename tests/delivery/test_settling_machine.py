@@ -24,8 +24,8 @@ TEST_EVENT = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}
 VERDICTS = (Delete(), RetryIn(2, 2.0), RetryIn(600, 600.0), DeadLetter("permanent"), HandBack("requeued"))
 KINDS = ("plain", "plain", "slow", "quick", "quick", "malformed", "test event")
 MEANWHILE = (
-    *("1 s", "7 s", "7 s", "receive", "receive", "another worker", "delete", "visibility", "visibility"),
-    *("dead-letter", "beat", "task ends", "task fails", "task fails", "main loop", "close"),
+    *("1 s", "7 s", "receive", "lapse and receive", "another worker", "beat", "main loop", "close"),
+    *("task ends", "task fails", "task fails at once", "delete", "visibility", "dead-letter"),
 )
 HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
 queues = st.sampled_from(QUEUES)
@@ -64,10 +64,12 @@ class SettlingMachine(RuleBasedStateMachine):
             "1 s": partial(self.pass_time, 1.0),
             "7 s": partial(self.pass_time, 7.0),
             "receive": lambda: [worker.receive(queue, 10) for queue in QUEUES],
+            "lapse and receive": partial(self.do, *["7 s"] * 5, "receive"),
             "another worker": lambda: [self.another_worker(queue, deletes=False) for queue in QUEUES],
             "beat": worker.beat,
             "task ends": partial(worker.end, Delete()),
             "task fails": partial(worker.end, RetryIn(5, 5.0)),
+            "task fails at once": partial(self.do, "task fails", "visibility"),
             "main loop": worker.main_loop,
             "close": worker.close,
         }
