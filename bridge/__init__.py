@@ -1,10 +1,33 @@
-"""Bucket Brigade: an S3 event lands in SQS, and a Celery worker runs it as an ordinary Celery task."""
+"""Bucket Brigade: an S3 event lands in SQS, and a Celery worker runs it as an ordinary Celery task.
+
+The public names are imported on first use: a process that only has the package installed (a pytest run of another
+project, which loads our plugin) gets no Celery app from it.
+"""
 
 from __future__ import annotations
 
-from bridge.decorators import file_task, message_task
-from bridge.errors import ObjectChanged, ObjectGone
-from bridge.message import Message
-from bridge.s3_object import S3Object
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bridge.decorators import file_task, message_task
+    from bridge.errors import ObjectChanged, ObjectGone
+    from bridge.message import Message
+    from bridge.s3_object import S3Object
 
 __all__ = ["Message", "ObjectChanged", "ObjectGone", "S3Object", "file_task", "message_task"]
+
+_ROOMS = {
+    "Message": "bridge.message",
+    "ObjectChanged": "bridge.errors",
+    "ObjectGone": "bridge.errors",
+    "S3Object": "bridge.s3_object",
+    "file_task": "bridge.decorators",
+    "message_task": "bridge.decorators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)

@@ -24,7 +24,7 @@ from bridge.log import get_logger
 from bridge.message import Message
 from bridge.routing import Route
 from bridge.s3_object import S3Object
-from bridge.task import DEFAULT_BACKOFF_MAX_SECONDS, DEFAULT_MAX_RETRIES, BridgeTask, NothingToDo, exits_as_errors
+from bridge.task import DEFAULT_BACKOFF_MAX_SECONDS, DEFAULT_MAX_RETRIES, BridgeTask, NothingToDo, soundly_ended
 
 log = get_logger(__name__)
 
@@ -139,7 +139,7 @@ def _declare(
     if name in _declared and _declared[name].where != where:
         # Celery keeps the first function of a name: the objects of the second would run the first.
         raise ValueError(f"two tasks are named {name}: the one of {_declared[name].where} and the one of {where}")
-    body = exits_as_errors(function)
+    body = soundly_ended(function)
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

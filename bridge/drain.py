@@ -55,8 +55,10 @@ class Drain:
         pool_kind: PoolKind,
         pool_pids: Callable[[], Iterable[int]],
         drain_seconds: float,
+        exit_code: Callable[[], int],
     ) -> None:
-        """``pool_pids`` gives the processes of a prefork pool."""
+        """``pool_pids`` gives the processes of a prefork pool, ``exit_code`` what Celery would leave with."""
+        self._exit_code = exit_code
         self._table = table
         self._settler = settler
         self._receivers = receivers
@@ -92,6 +94,14 @@ class Drain:
 
     def _run(self) -> None:
         self._forced = os.read(self._read_fd, 1) == b"F"
+        try:
+            self._drain()
+        except Exception:  # an error of ours: what is still held comes back after its visibility timeout
+            log.exception("drain_bug")
+            self._finished.set()
+            self._leave()
+
+    def _drain(self) -> None:
         began = time.monotonic()
         metrics.draining.set(1)
         log.info("drain_started", running=self._table.count(State.RUNNING), waiting=self._table.count(State.WAITING))
@@ -102,7 +112,8 @@ class Drain:
         deadline = began + self._drain_seconds
         self._await_running(deadline)
         # The tasks are done or out of time; a long poll may still bring messages, which the intake hands back.
-        self._receivers.join(0.0 if self._forced else max(0.0, deadline - time.monotonic()))
+        while not self._receivers.join(0.0) and self._waits_on(deadline):
+            pass
         stopped = self._stop_running() if self._pool_kind == "prefork" else []
         for lease in stopped:
             self._settler.carry_out(lease, HandBack("drain-budget"))
@@ -128,13 +139,18 @@ class Drain:
         self._leave()
 
     def _await_running(self, deadline: float) -> None:
-        while self._table.count(State.RUNNING) and not self._forced:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            readable, _, _ = select.select([self._read_fd], [], [], min(left, _LOOK_SECONDS))
-            if readable and os.read(self._read_fd, 1) == b"F":
-                self._forced = True
+        while self._table.count(State.RUNNING) and self._waits_on(deadline):
+            pass
+
+    def _waits_on(self, deadline: float) -> bool:
+        """Wait a moment; False when the deadline has passed, or a second signal has come."""
+        left = deadline - time.monotonic()
+        if left <= 0 or self._forced:
+            return False
+        readable, _, _ = select.select([self._read_fd], [], [], min(left, _LOOK_SECONDS))
+        if readable and os.read(self._read_fd, 1) == b"F":
+            self._forced = True
+        return True
 
     def _stop_running(self) -> list[Lease]:
         """Kill the children that still run something; return the leases once their processes are gone."""
@@ -163,7 +179,7 @@ class Drain:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(0)
+        os._exit(self._exit_code())
 
 
 def _worker_pid(lease: Lease) -> int | None:

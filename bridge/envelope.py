@@ -35,6 +35,7 @@ class Delivery:
     receives: int
     retries: int
     received_at: datetime
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dic
         "timelimit": [None, None],
         "argsrepr": shown,
         "kwargsrepr": "{}",
-        "bridge": {"kind": "event", "queue": delivery.queue, "receives": delivery.receives},
+        "bridge": _bridge_header("event", delivery),
     }
     body = json.dumps([[argument], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return _payload(body, headers, {"correlation_id": message_id}, delivery)
@@ -89,7 +90,7 @@ def for_celery(message: CeleryMessage, delivery: Delivery) -> dict[str, Any]:
         **message.headers,
         "eta": None,
         "retries": delivery.retries,
-        "bridge": {"kind": "task", "queue": delivery.queue, "receives": delivery.receives},
+        "bridge": _bridge_header("task", delivery),
     }
     properties = {k: v for k, v in message.properties.items() if k in ("correlation_id", "reply_to", "priority")}
     return _payload(message.body, headers, properties, delivery)
@@ -125,6 +126,11 @@ def open_celery_message(body: str) -> CeleryMessage:
         eta=_eta(headers.get("eta")),
         retries=_count(headers.get("retries")),
     )
+
+
+def _bridge_header(kind: str, delivery: Delivery) -> dict[str, Any]:
+    """What a run knows of its message; ``lease`` tells two runs apart that have one task id."""
+    return {"kind": kind, "queue": delivery.queue, "receives": delivery.receives, "lease": delivery.lease}
 
 
 def _payload(body: str, headers: dict[str, Any], properties: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:

@@ -53,11 +53,7 @@ class NoTaskQueue(BridgeError):  # noqa: N818 - says what is missing, as ObjectG
 
 
 class TaskExited(BridgeError):  # noqa: N818 - says what happened, as ObjectGone does
-    """The task called ``sys.exit()``; treated as an ordinary, retryable error of that task.
-
-    Left alone, SystemExit ends a solo worker and leaves a message of the threads pool unanswered
-    (celery.concurrency.base.apply_target).
-    """
+    """The task called ``sys.exit()``, or ended itself with another BaseException; an ordinary, retryable error."""
 
 
 def refuse(text: str) -> NoReturn:

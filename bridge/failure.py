@@ -51,7 +51,8 @@ def failure_of(info: ExceptionInfo, task: BridgeTask, *, revoked: bool = False) 
                 error=text_of(cause) if cause else str(exc),
             )
         case Reject():
-            return Failure("requeue" if exc.requeue else "reject", **{**told, "error": str(exc.reason or "rejected")})
+            reason = "rejected" if exc.reason is None else text_of(exc.reason)
+            return Failure("requeue" if exc.requeue else "reject", **{**told, "error": reason})
         case Ignore():
             return Failure("ignore", reason=getattr(exc, "reason", None) or None)
         case ObjectGone():
@@ -81,12 +82,12 @@ def type_name(exc: BaseException) -> str:
     return str(exc.exc_cls_name) if isinstance(exc, UnpickleableExceptionWrapper) else type(exc).__name__
 
 
-def text_of(exc: BaseException) -> str:
+def text_of(exc: object) -> str:
     """Return the error's text; an exception whose own ``__str__`` raises must not cost its message."""
     try:
         return str(exc)
     except Exception:  # noqa: BLE001 - whatever a user's __str__ does
-        return f"<{type_name(exc)} without a text>"
+        return f"<{type(exc).__name__} without a text>"
 
 
 def _ran_out(exc: BaseException, task: BridgeTask) -> bool:

@@ -33,9 +33,11 @@ class Gate:
         wake: Callable[[], None],
         on_lapsed: Callable[[Lease], None],
         on_refused: Callable[[Lease], None],
+        on_dropped: Callable[[Any], object],
         one_at_a_time: bool,
     ) -> None:
-        """``wake`` makes the main loop call ``pump``, from any thread; ``on_refused`` gets what the pool fails to take.
+        """``wake`` makes the main loop call ``pump``, from any thread; ``on_refused`` gets what the pool fails to take,
+        ``on_dropped`` the Celery requests that will not run.
 
         ``one_at_a_time`` is for the solo pool, where handing a request over runs it: the main loop must breathe
         between two tasks, or no signal would be seen.
@@ -46,6 +48,7 @@ class Gate:
         self._wake = wake
         self._on_lapsed = on_lapsed
         self._on_refused = on_refused
+        self._on_dropped = on_dropped
         self._one_at_a_time = one_at_a_time
         self._line: deque[tuple[Lease, Any]] = deque()
 
@@ -68,6 +71,7 @@ class Gate:
             lease, request = self._line.popleft()
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)
+                self._on_dropped(request)  # Celery would count it as reserved for good
                 continue
             try:
                 self._hand_to_pool(request)

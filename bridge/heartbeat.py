@@ -1,4 +1,4 @@
-"""The heartbeat: one daemon thread that renews every held lease, waiting and running alike, ten a call.
+"""The heartbeat: a daemon thread that renews every held lease, waiting and running alike, ten a call.
 
 It uses a client of its own, so that neither receives nor deletes can keep it waiting. What it renews, and when, is
 decided in ``leases``; what it hands back (messages that nothing answers for) goes to ``settle``.
@@ -39,33 +39,33 @@ class Heartbeat:
     ) -> None:
         """``renew=False`` is ``BRIDGE_HEARTBEAT=off``: leases simply last their visibility timeout.
 
-        ``on_sweep`` is called every few seconds too: this thread is the one that nothing else can hold up.
+        ``on_sweep`` is called every few seconds too, by a thread that makes no call to SQS.
         """
         self._on_sweep = on_sweep
         self._client = client
         self._table = table
         self._on_unanswered = on_unanswered
-        self._renew = renew
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bridge-heartbeat", daemon=True)
+        turns = [("sweep", self.sweep, _SWEEP_SECONDS), *([("heartbeat", self.beat, _TICK_SECONDS)] if renew else [])]
+        # Two threads: a renewal may wait long for an SQS that does not answer, and the sweep is what notices.
+        self._threads = [
+            threading.Thread(target=self._run, args=(turn, seconds), name=f"bridge-{name}", daemon=True)
+            for name, turn, seconds in turns
+        ]
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the thread after the call it is in."""
+        """End the threads, after the call that is under way."""
         self._stopped.set()
 
-    def _run(self) -> None:
-        next_sweep = time.monotonic() + _SWEEP_SECONDS
-        while not self._stopped.wait(_TICK_SECONDS):
+    def _run(self, turn: Callable[[], None], seconds: float) -> None:
+        while not self._stopped.wait(seconds):
             try:
-                if self._renew:
-                    self.beat()
-                if time.monotonic() >= next_sweep:
-                    next_sweep = time.monotonic() + _SWEEP_SECONDS
-                    self.sweep()
+                turn()
             except Exception:  # the thread must outlive any bug: without it every lease of the worker lapses
                 log.exception("heartbeat_bug")
 
@@ -78,7 +78,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew what is due, a call for each ten of a queue."""
-        while leases := self._table.due_beats(time.monotonic(), _BATCH):
+        now = time.monotonic()  # of the start: what fails meanwhile is due again in the next turn, not in this one
+        while not self._stopped.is_set() and (leases := self._table.due_beats(now, _BATCH)):
             self._renew_batch(leases[0].queue.url, leases)
 
     def _renew_batch(self, url: str, leases: list[Lease]) -> None:

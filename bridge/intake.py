@@ -22,12 +22,10 @@ from bridge.retry_policy import ETA_SLACK_SECONDS, cut_delay, eta_waits, kills_p
 from bridge.routing import Rules, ToTask, route
 from bridge.s3_event import ObjectRecord
 from bridge.settle import Settler
+from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.verdicts import DeadLetter, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)
-
-#: After an error of our own with a message: long enough not to spin, and the receive count ends it some day.
-BUG_DELAY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +160,7 @@ class Intake:
             receives=lease.receives,
             retries=lease.retries,
             received_at=datetime.fromtimestamp(lease.received_at_epoch, UTC),
+            lease=lease.number,
         )
 
 

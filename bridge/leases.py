@@ -14,6 +14,7 @@ message received again is no second lease while this worker is waiting with it, 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections import Counter
@@ -72,7 +73,7 @@ class Lease:
     beating: bool = False
     lost: bool = False
     request: weakref.ref[Any] | None = None
-    started_at: float | None = None
+    number: int = field(default_factory=itertools.count(1).__next__)
     run_ended_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -146,7 +147,6 @@ class LeaseTable:
         with self.changed:
             if self.closed or lease.state is not State.WAITING or lease.lost or now >= lease.expires_at:
                 return False
-            lease.started_at = now
             self._move(lease, State.RUNNING)
             return True
 
@@ -228,7 +228,7 @@ class LeaseTable:
                     lease.lost = True
                 else:
                     soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
-                    lease.next_beat_at = sent_at + soon
+                    lease.next_beat_at = max(lease.next_beat_at, sent_at) + soon
             self.changed.notify_all()
 
     def unanswered(self, now: float) -> list[Lease]:
@@ -239,7 +239,7 @@ class LeaseTable:
         limit would pass the twelve hours SQS lets anyone hold them.
         """
         with self.changed:
-            gone = [lease for lease in self._by_tag.values() if _orphan(lease, now)]
+            gone = [lease for lease in self._by_tag.values() if _orphan(lease, now, draining=self.closed)]
             for lease in gone:
                 self._move(lease, State.RELEASING)
             return gone
@@ -261,7 +261,9 @@ class LeaseTable:
         self.changed.notify_all()
 
 
-def _orphan(lease: Lease, now: float) -> bool:
+def _orphan(lease: Lease, now: float, *, draining: bool) -> bool:
+    if draining and lease.state is State.RUNNING:
+        return False  # the drain stops it before it hands it back
     if lease.state is State.WAITING and lease.age_seconds(now) + lease.time_limit_seconds > MAX_HOLD_SECONDS:
         return True
     if lease.state not in (State.WAITING, State.RUNNING):

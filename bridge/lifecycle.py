@@ -22,7 +22,7 @@ from bridge.drain import Drain, PoolKind
 from bridge.errors import SettingsError
 from bridge.gate import Gate, Waker
 from bridge.heartbeat import Heartbeat
-from bridge.intake import BUG_DELAY_SECONDS, Intake, TaskLimits
+from bridge.intake import Intake, TaskLimits
 from bridge.leases import Lease, LeaseTable, State
 from bridge.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.log import get_logger
@@ -31,6 +31,7 @@ from bridge.receivers import MAX_IN_FLIGHT, Receivers
 from bridge.routing import Rules
 from bridge.settings import WorkerSettings
 from bridge.settle import Settler
+from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.transport import Channel
 from bridge.verdicts import HandBack, RetryIn
 
@@ -102,6 +103,7 @@ class Bridge:
             wake=self.waker.wake,
             on_lapsed=self._on_lapsed,
             on_refused=self._on_bug,
+            on_dropped=worker_state.task_ready,
             one_at_a_time=self._pool_kind == "solo",
         )
         self.settler: Settler
@@ -146,7 +148,7 @@ class Bridge:
         self._heartbeat = Heartbeat(
             sqs_client("settle", settings.region, connections=1),
             self.leases,
-            lambda lease: self.settler.carry_out(lease, HandBack("unanswered")),
+            self._on_unanswered,
             renew=settings.heartbeat,
             on_sweep=Liveness(self._why_dead).look,
         )
@@ -158,15 +160,22 @@ class Bridge:
             pool_kind=self._pool_kind,
             pool_pids=self._pool_pids,
             drain_seconds=settings.drain_seconds,
+            exit_code=lambda: int(self._consumer.controller.exitcode or 0),
         )
-        metrics.leases.set_function(lambda: self.leases.count(State.WAITING, State.RUNNING))
+        metrics.leases.set_function(
+            lambda: self.leases.count(State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
+        )
         signals.worker_shutting_down.connect(self.drain.on_signal, weak=False, dispatch_uid="bridge.drain")
         signals.worker_shutdown.connect(lambda **_: self.drain.wait(), weak=False, dispatch_uid="bridge.drain")
         self.settler.start()
         self._heartbeat.start()
         self.drain.start()
-        if self._pool_kind != "prefork":
-            signals.task_postrun.connect(_note_run_ended, weak=False, dispatch_uid="bridge.run-ended")
+        if self._pool_kind == "prefork":
+            # Celery would drop what the pool has not accepted yet when its consumer closes; the child runs it all the
+            # same, while the message is handed back. Without this it stays and is waited for like any running task.
+            self._consumer.pool.flush = None
+        else:
+            signals.task_postrun.connect(self._on_run_ended, weak=False, dispatch_uid="bridge.run-ended")
             log.warning(
                 "time_limits_not_enforced", error=f"Celery enforces time limits in prefork, not {self._pool_kind}"
             )
@@ -211,6 +220,13 @@ class Bridge:
             self._receivers.start(found)
             return
 
+    def _on_run_ended(self, task: Any = None, **_: Any) -> None:
+        """Celery's last signal of a run, sent in this process by the threads and solo pools."""
+        number = (task.request.get("bridge") or {}).get("lease")
+        for lease in self.leases.in_state(State.RUNNING):
+            if lease.number == number:
+                lease.run_ended_at = time.monotonic()
+
     def _on_wake(self) -> None:
         """On the main loop: give Celery what was received, then start what may start."""
         while self._intake.ready:
@@ -228,6 +244,10 @@ class Bridge:
             self._on_bug(lease)
         finally:
             lease.delivered = True
+
+    def _on_unanswered(self, lease: Lease) -> None:
+        self.settler.carry_out(lease, HandBack("unanswered"))
+        self.gate.slot_free()
 
     def _on_bug(self, lease: Lease) -> None:
         self.settler.settle(lease, RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error"))
@@ -271,15 +291,10 @@ class Bridge:
             return []
 
     def _window(self) -> int:
-        return self._processes() * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
+        # With --autoscale the pool grows when more waits than it can run, so the window is that of the largest pool.
+        most = max(self._processes(), getattr(self._consumer.controller, "max_concurrency", None) or 0)
+        return most * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
 
 
 def _end_worker(exit_code: int) -> None:
     worker_state.should_stop = exit_code
-
-
-def _note_run_ended(task_id: str = "", **_: Any) -> None:
-    """Celery's last signal of a run, sent in this process by the threads and solo pools."""
-    request = worker_state.requests.get(task_id)
-    if request is not None:
-        request.lease.run_ended_at = time.monotonic()

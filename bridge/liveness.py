@@ -3,7 +3,7 @@
 It is not when a receiver that has room is stuck inside one call for three times as long as any call may take, when a
 receiver's thread has died, or when the main loop stands still although it runs no task itself. A full window of
 hour-long tasks, an AWS outage (calls fail, but they end), a pause between polls, a drain and a busy solo worker are all
-fine. What asks: a log event and a gauge, and the health port's ``/live``.
+fine. Who asks: a log event and the gauge ``bridge_live``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,11 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 received = Counter("bridge_messages_received_total", "Messages received from SQS.", ["queue"])
-settled = Counter("bridge_messages_settled_total", "Messages whose end SQS confirmed.", ["queue", "outcome", "reason"])
+settled = Counter(
+    "bridge_messages_settled_total",
+    "Messages whose end SQS confirmed, and those given up as settle_failed.",
+    ["queue", "outcome", "reason"],
+)
 lapsed = Counter("bridge_messages_lapsed_total", "Messages whose lease ended before we could settle them.", ["queue"])
 task_runs = Counter("bridge_task_runs_total", "Runs of tasks, by how they ended.", ["task", "outcome"])
 task_seconds = Histogram("bridge_task_seconds", "Seconds a task ran.", ["task"])
@@ -18,7 +22,7 @@ message_age = Histogram(
     ["queue"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400),
 )
-leases = Gauge("bridge_leases", "Messages held now.")
+leases = Gauge("bridge_leases", "Messages held now: waiting, running, or with their end not confirmed yet.")
 renewals = Counter("bridge_lease_renewals_total", "Renewals of leases.", ["result"])
 requests = Counter("bridge_sqs_requests_total", "Calls to SQS.", ["action", "result"])
 last_poll = Gauge("bridge_last_poll_timestamp_seconds", "When a receive last succeeded.", ["queue"])

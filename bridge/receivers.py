@@ -160,7 +160,7 @@ class Receivers:
         """Wait until a receive may start; return its size, already counted as asked, or 0 when stopped."""
         with self._table.changed:
             while not self._stopped.is_set():
-                size = 0 if extra and polls.idle else self._size(polls)
+                size = 0 if extra and polls.idle else self._size(polls, extra)
                 if size:
                     polls.asked += size
                     return size
@@ -168,16 +168,17 @@ class Receivers:
                 self._table.changed.wait(1.0)
         return 0
 
-    def _size(self, polls: _QueuePolls) -> int:
+    def _size(self, polls: _QueuePolls, extra: bool) -> int:
         waiting, running = self._table.count(State.WAITING), self._table.count(State.RUNNING)
-        others = sum(p.extra_asked for p in self._polls.values() if p is not polls)
+        # The one long poll of a queue goes on whatever the others do, at the price of a window that may be passed.
+        others = sum(p.extra_asked for p in self._polls.values() if p is not polls) if extra else 0
         return receive_size(
             window=self._window(),
             held=waiting + running,
             asked=polls.asked + others,
             unconfirmed=self._table.count(State.ENDING, State.RELEASING),
             idle=polls.idle,
-            busy_processes_left=self._processes() - waiting - running,
+            busy_processes_left=self._processes() - waiting,
             limit=self._limit,
         )
 
@@ -202,8 +203,7 @@ class Receivers:
             if messages:
                 self._deliver(polls.queue, messages, received_at)
             (log.info if messages else log.debug)("poll", queue=polls.queue.name, received=len(messages))
-            if messages or not extra:
-                polls.idle = not messages
+            polls.idle = not messages  # of an extra receive too: it ends when the queue has run dry
         finally:
             # Only now: what was delivered is held, so the window never counts a message twice or not at all.
             with self._table.changed:

@@ -31,6 +31,7 @@ from bridge.failure import failure_of, text_of, unwrapped
 from bridge.leases import Lease, State
 from bridge.log import get_logger
 from bridge.retry_policy import Attempt, Failure, decide
+from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.verdicts import DeadLetter, Delete, RetryIn, Verdict
 
 log = get_logger(__name__)
@@ -119,7 +120,20 @@ class Request(CeleryRequest):
             task_ready(self)  # it will run again, so there is no FAILURE to store
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """The run failed, in whatever way; decide, then let Celery do its bookkeeping."""
+        """The run failed, in whatever way; decide, then let Celery do its bookkeeping.
+
+        Nothing may leave here as an exception: billiard only logs it, and the place in the pool, the message and its
+        renewals would stay as they are.
+        """
+        try:
+            self._end_failed_run(exc_info, send_failed_event, return_ok)
+        except Exception:
+            log.exception("request_bug", **self._fields())
+            task_ready(self)
+            self._verdict = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
+            self.reject()
+
+    def _end_failed_run(self, exc_info: ExceptionInfo, send_failed_event: bool, return_ok: bool) -> None:
         if not return_ok:
             self._clear_scratch()
         if not self._is_mine_to_end():

@@ -9,6 +9,8 @@ from bridge.lanes import Again
 from bridge.leases import Lease
 from bridge.verdicts import Verdict
 
+#: After an error of our own with a message: long enough not to spin, and the receive count ends it some day.
+BUG_DELAY_SECONDS = 60
 #: Between tries: long enough not to add to a throttling, short enough to resume within 5 s of AWS coming back.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 3.0

@@ -35,6 +35,7 @@ from bridge.queues import Queue, look_up, named_queues
 from bridge.region import is_aws_host, region_of_queue_url
 from bridge.routing import Rules
 from bridge.settings import WorkerSettings, load_worker_settings
+from bridge.settings_rules import same_queue
 from bridge.task_defaults import apply_defaults, guard_plain_tasks
 
 log = logs.get_logger(__name__)
@@ -60,6 +61,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
         import_tasks(settings.task_modules)
         routes = declared_routes(settings.task_modules)
         queues = find_queues(settings)
+        check_options(options, [q.name for q in queues])
     except SettingsError as error:
         refuse(str(error))
     conf.task_queues = [KombuQueue(q.name, Exchange(""), routing_key=q.name) for q in queues]
@@ -129,7 +131,7 @@ def find_queues(settings: WorkerSettings) -> tuple[Queue, ...]:
         client = sqs_client("settle", settings.region)
         for queue in queues:
             check_endpoint(client, queue.url)
-        return tuple(look_up(client, queue, settings.sqs_dlq_url) for queue in queues)
+        found = tuple(look_up(client, queue, settings.sqs_dlq_url) for queue in queues)
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise SettingsError(f"AWS credentials: {error}") from error
     except SettingsError:
@@ -139,6 +141,23 @@ def find_queues(settings: WorkerSettings) -> tuple[Queue, ...]:
             raise SettingsError(f"AWS refuses the credentials for {queues[0].url}: {error}") from error
         log.warning("sqs_unreachable", queue=queues[0].name, error_type=error_code(error), error=str(error))
         return queues
+    for queue in found:
+        if any(same_queue(queue.dlq_url, other.url) for other in found):
+            raise SettingsError(
+                f"{queue.dlq_url} is a dead-letter queue and is read as a queue too: letters would go round"
+            )
+    return found
+
+
+def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise SettingsError for options of ``celery worker`` that would do harm, or name no queue of ours."""
+    if options.get("purge"):
+        raise SettingsError("--purge would delete every waiting event for good; SQS itself can do it (PurgeQueue)")
+    for option, flag in (("queues", "-Q"), ("exclude_queues", "-X")):
+        chosen = options.get(option) or ()
+        for name in chosen.split(",") if isinstance(chosen, str) else chosen:
+            if name not in names:
+                raise SettingsError(f"{flag} {name}: there is no such queue, only {', '.join(names)}")
 
 
 def check_endpoint(client: Any, queue_url: str) -> None:

@@ -14,7 +14,15 @@ from functools import wraps
 from typing import Any, ClassVar, NoReturn
 
 from celery import Task
-from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import (
+    Ignore,
+    MaxRetriesExceededError,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+    WorkerShutdown,
+    WorkerTerminate,
+)
 
 from bridge.errors import TaskExited
 from bridge.retry_policy import backoff
@@ -100,6 +108,8 @@ class BridgeTask(Task):
             _give_up(exc, self, request)
         if eta is None and countdown is None:
             countdown = self.default_retry_delay
+        if not isinstance(eta, datetime | None) or not isinstance(countdown, int | float | None):
+            raise TypeError(f"retry() takes seconds as countdown and a datetime as eta, not {countdown!r} and {eta!r}")
         raise RetryInPlace(exc=exc, when=eta or countdown)
 
     def _republish(
@@ -128,27 +138,48 @@ class BridgeTask(Task):
         return retry
 
 
-def exits_as_errors(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``run`` with ``sys.exit()`` turned into TaskExited, an ordinary error.
+def soundly_ended(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``run`` with every end turned into one that a worker can take.
 
-    Left alone it ends a pool child, ends a solo worker, and leaves a thread's message unanswered
-    (celery.concurrency.base.apply_target hands its end to a callback that cannot read it).
+    ``sys.exit()`` and its kin become TaskExited, an ordinary error: left alone they end a pool child, end a solo
+    worker, and leave a thread's message unanswered (celery.concurrency.base.apply_target hands its end to a callback
+    that cannot read it). The reason of a Reject or Ignore becomes a text: an exception that does not unpickle would
+    end the whole worker, whose parent reads it (celery.concurrency.asynpool).
     """
 
     @wraps(run)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return run(*args, **kwargs)
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, from a signal that met a solo worker in its task
+        except NothingToDo:
+            raise
+        except Reject as error:
+            raise Reject(_text(error.reason), requeue=error.requeue) from error
+        except Ignore as error:
+            raise Ignore(*map(_text, error.args)) from error
+        except Exception:
+            raise
         except SystemExit as error:
             raise TaskExited(f"the task called sys.exit({error.code!r})") from error
+        except BaseException as error:
+            raise TaskExited(f"the task ended itself with {type(error).__name__}: {_text(error)}") from error
 
     return guarded
 
 
-def guard_exits(task: Any) -> None:
-    """Make ``sys.exit()`` an ordinary error of a task that Celery's own decorator made."""
+def _text(value: Any) -> str | None:
+    try:
+        return None if value is None else str(value)
+    except Exception:  # noqa: BLE001 - whatever a user's __str__ does
+        return type(value).__name__
+
+
+def guard_ends(task: Any) -> None:
+    """Do the same for a task that Celery's own decorator made."""
     name = "_orig_run" if hasattr(task, "_orig_run") else "run"  # the latter is autoretry's wrapper around the former
-    setattr(task, name, exits_as_errors(getattr(task, name)))
+    setattr(task, name, soundly_ended(getattr(task, name)))
 
 
 def wanted_seconds(retry: Retry, now: datetime) -> float:
@@ -156,7 +187,7 @@ def wanted_seconds(retry: Retry, now: datetime) -> float:
     when = retry.when
     if isinstance(when, datetime):
         return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
-    return max(0.0, float(when or 0))
+    return max(0.0, float(when)) if isinstance(when, int | float) else 0.0
 
 
 def _give_up(exc: BaseException | None, task: BridgeTask, request: Any) -> NoReturn:

@@ -11,7 +11,7 @@ from bridge.errors import SettingsError
 from bridge.intake import TaskLimits
 from bridge.request import Request
 from bridge.settings import WorkerSettings
-from bridge.task import guard_exits
+from bridge.task import guard_ends
 
 #: Soft limits come this much before hard ones: 10 s, but never more than a tenth.
 SOFT_LIMIT_SECONDS = 10.0
@@ -67,10 +67,10 @@ def apply_defaults(
 
 
 def guard_plain_tasks(tasks: Mapping[str, Any]) -> None:
-    """Let no task that Celery's own decorator made end its process with ``sys.exit()``."""
+    """Let no task that Celery's own decorator made end in a way that costs a process or a message."""
     for task in tasks.values():
         if task.route is None:  # our decorators see to it themselves
-            guard_exits(task)
+            guard_ends(task)
 
 
 def _uses_our_request(task: Any) -> bool:

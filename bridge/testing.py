@@ -1,4 +1,4 @@
-"""Test your tasks without a server: ``s3_object``, ``s3_event`` and ``run_event``. Also a pytest plugin.
+"""Test your tasks without a server: ``s3_object``, ``s3_event`` and ``run_event``. A pytest plugin goes with them.
 
 What a test runs is the real thing but for SQS and the network: the real parser, routing, envelope, Celery's tracer and
 the retry policy. Objects made by ``s3_object`` live until the test ends (the plugin sees to that).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 from urllib.parse import quote_plus
 from uuid import uuid4
 
-import pytest
 from celery.app.trace import build_tracer
 
 from bridge.celery import app
@@ -96,10 +95,8 @@ _objects = _LocalObjects()
 _in_use = ExitStack()
 
 
-@pytest.fixture(autouse=True)
-def _local_s3_objects() -> Iterator[None]:
-    """Give each test objects of its own; a test that makes none reads from S3, as ever."""
-    yield
+def forget_objects() -> None:
+    """Forget every object; the pytest plugin calls it after each test."""
     _objects.contents.clear()
     _in_use.close()
 

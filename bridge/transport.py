@@ -17,7 +17,7 @@ from amqp.protocol import queue_declare_ok_t
 from kombu.transport import SQS, virtual
 
 from bridge.aws import sqs_client
-from bridge.errors import NoTaskQueue
+from bridge.errors import BridgeError, NoTaskQueue
 from bridge.leases import LeaseTable
 from bridge.queues import queue_name
 from bridge.retry_policy import MAX_DELAY_SECONDS
@@ -25,8 +25,8 @@ from bridge.sending import task_queue_settings
 from bridge.verdicts import DeadLetter
 
 
-class Bridge(Protocol):
-    """What the channel needs of the running worker (``lifecycle.Bridge``)."""
+class RunningBridge(Protocol):
+    """What the channel needs of ``lifecycle.Bridge``."""
 
     leases: LeaseTable
     settler: Any
@@ -65,7 +65,7 @@ class Channel(SQS.Channel):
     body_encoding = None
     sqs_base64_encoding = False
     #: The running worker; set by the consumer bootstep, absent in a process that only sends.
-    bridge: Bridge
+    bridge: RunningBridge
 
     @property
     def predefined_queues(self) -> dict[str, dict[str, str]]:
@@ -109,6 +109,11 @@ class Channel(SQS.Channel):
                 f"there is no queue {queue!r} to send to: SQS_TASK_QUEUE_URL names the queue for .delay()"
             )
         return url
+
+    def _purge(self, queue: str) -> int:
+        raise BridgeError(
+            f"purging {queue} would delete every waiting event for good; SQS itself can do it (PurgeQueue)"
+        )
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         eta = (message.get("headers") or {}).get("eta")

@@ -17,7 +17,6 @@ from bridge.routing import Route
 from bridge.s3_object import S3Object
 from bridge.task import BridgeTask
 from bridge.testing import (
-    _local_s3_objects,  # noqa: F401 - the plugin's fixture, for a checkout that is not installed
     run_event,
     s3_event,
     s3_object,

@@ -61,6 +61,7 @@ def gate_for(table, *, processes=2, one_at_a_time=False):
         wake=lambda: wakes.append(1),
         on_lapsed=lapsed.append,
         on_refused=refused.append,
+        on_dropped=lambda request: None,
         one_at_a_time=one_at_a_time,
     )
     return gate, handed, lapsed, refused, wakes

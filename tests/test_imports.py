@@ -65,6 +65,7 @@ ROOMS = {
     "bridge.cli": "top",
     "bridge.local": "top",
     "bridge.testing": "top",
+    "bridge.pytest_plugin": "top",
 }
 
 # Which layers a layer may import, beside itself.

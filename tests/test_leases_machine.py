@@ -120,7 +120,10 @@ class LeaseTableMachine(RuleBasedStateMachine):
         }
         due = self.table.due_beats(self.now)
         assert len(due) == len(set(due))
-        assert set(due) == expected
+        assert set(due) <= expected
+        assert len({lease.queue.url for lease in due}) <= 1  # they go into one call
+        assert bool(due) == bool(expected)
+        assert len(due) == min(10, sum(lease.queue.url == due[0].queue.url for lease in expected)) if due else True
         for lease in due:
             assert 0 < lease.room_seconds(self.now) <= TWELVE_HOURS - 5 - (self.now - lease.received_at)
         self.in_flight += [(lease, lease.receipt_handle, self.now) for lease in due]
@@ -152,11 +155,12 @@ class LeaseTableMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self):
-        """Swept is what waits without anybody answering for it, or for too long."""
+        """Swept is what nobody answers for, and what has waited too long."""
         expected = {
             lease
             for lease, state in self.states.items()
-            if state is State.WAITING and (lease.delivered or self.now - lease.received_at + 60 > TWELVE_HOURS)
+            if (state is State.WAITING and (lease.delivered or self.now - lease.received_at + 60 > TWELVE_HOURS))
+            or (state is State.RUNNING and lease.delivered and not self.closed)  # during a drain it is stopped first
         }
         assert set(self.table.unanswered(self.now)) == expected
         for lease in expected:

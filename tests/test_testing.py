@@ -16,7 +16,6 @@ from bridge.s3_object import S3Object, current_source
 from bridge.s3_source import S3_SOURCE
 from bridge.testing import (
     RunResult,
-    _local_s3_objects,  # noqa: F401 - the plugin's fixture, for a checkout that is not installed
     run_event,
     s3_event,
     s3_object,
@@ -220,7 +219,7 @@ def test_objects_serve_plain_calls_and_apply_too(lines):
 
 def test_objects_end_with_their_test(pytester):
     """The next test neither sees them nor reads from memory."""
-    pytester.makeconftest("from bridge.testing import _local_s3_objects")  # what the installed plugin does by itself
+    pytester.makeconftest("from bridge.pytest_plugin import _forget_s3_objects")  # as the installed plugin does
     pytester.makepyfile(
         """
         from bridge.s3_object import current_source

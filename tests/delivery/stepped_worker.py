@@ -104,6 +104,7 @@ class SteppedWorker:
             wake=lambda: None,
             on_lapsed=self._on_lapsed,
             on_refused=lambda lease: self.watch.says(f"the pool refused {lease.message_id}"),
+            on_dropped=lambda _: None,
             one_at_a_time=False,
         )
         self.lanes = {

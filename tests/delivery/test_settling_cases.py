@@ -107,6 +107,18 @@ def test_a_delete_that_arrived_after_the_lapse_does_not_count(room):
     assert room.worker.watch.violations == []
 
 
+def test_a_renewal_that_comes_just_after_its_delete_does_not_make_it_a_lapse(room):
+    """The beat goes on until the delete is answered; that its message is gone by then is our own doing."""
+    [lease] = room.takes("plain")
+    room.wait(10)
+    room.worker.end(Delete())
+    room.sqs.plans.append(Plan(after=room.worker.beat))
+    room.settles("delete")
+    assert [change.client for change in room.sqs.changes] == ["settle", "heartbeat"]
+    assert room.sqs.deleted == {lease.message_id: lease.receipt_handle}
+    assert (room.worker.counted("settled"), room.worker.counted("lapsed")) == (1, 0)
+
+
 @pytest.mark.parametrize("verdict", [RetryIn(60, 60.0), HandBack("requeued")])
 def test_a_visibility_change_after_the_lapse_does_not_count(room, verdict):
     """Whatever SQS answers, the delay was not set: another worker has the message."""

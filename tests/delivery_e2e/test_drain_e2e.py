@@ -191,7 +191,7 @@ def cut_short(server: SqsServer, folder: Path, pool: str, *signals: signal.Signa
         worker = started(site, pool, "--prefetch-multiplier", multiplier, BRIDGE_DRAIN_SECONDS="40")
         children = worker.children()
         site.await_received(running)
-        wait_until(lambda: len(worker.found("began")) == RUNNING[pool], 10, "the runs")
+        wait_until(lambda: len({note["message_id"] for note in worker.found("tick")}) == RUNNING[pool], 10, "the runs")
         wait_until(lambda: all(call.finished_at for call in site.proxy.calls), 10, "no call under way")
         waiting = [message_id for message_id in running if not site.begun(message_id)]
         running = [message_id for message_id in running if site.begun(message_id)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery_e2e.conftest import LEASE_SECONDS, POOLS, Scenarios, Site, Step, running_scenarios
+from tests.delivery_e2e.conftest import LEASE_SECONDS, POOLS, Proxy, Scenarios, Site, Step, running_scenarios
 from tests.servers.sqs import SqsServer, counts
 from tests.servers.waiting import wait_until
 
@@ -33,16 +33,20 @@ def visibility(steps: list[Step]) -> list[Step]:
 def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
     """One worker has a long task and 40 messages behind it; a third of the way an idle worker comes beside it."""
     # The queue's own visibility timeout must not help.
-    with Site(server, folder, visibility_timeout_seconds=1) as site:
-        room = {"BRIDGE_WAIT_TIME_SECONDS": "2"}
-        first = site.start("-P", pool, "-c", "1", "--prefetch-multiplier", "50", **room)
+    with Site(server, folder, visibility_timeout_seconds=1) as site, Proxy(server.endpoint_url) as held_off:
+        window = ("-P", pool, "-c", "1", "--prefetch-multiplier", "50")
+        # The second worker starts first, for its start takes a while, and is kept from receiving until it is wanted.
+        held_off.fail("ReceiveMessage", times=None)
+        second = site.start(*window, endpoint_url=held_off.url, BRIDGE_WAIT_TIME_SECONDS="2")
+        first = site.start(*window, BRIDGE_WAIT_TIME_SECONDS="2")
         [long] = site.send(f"long/{LONG_SECONDS}")
         site.await_begun(long)
         behind = site.send(*(f"quick/{n}" for n in range(BEHIND)))
         site.await_received(behind)
-        second = site.start("-P", pool, "-c", "1", "--prefetch-multiplier", "50", BRIDGE_LOG_LEVEL="DEBUG", **room)
-        second.wait_event("poll", received=0)
         began = site.begun(long)[0]["at"]
+        wait_until(lambda: time.monotonic() > began + LEASE_SECONDS + 1, LEASE_SECONDS + 2, "a lease passed")
+        held_off.clear()
+        held_off.wait_for(lambda c: c.status == 200 and c.action == "ReceiveMessage", 5, "a poll of the second worker")
         assert time.monotonic() < began + LONG_SECONDS - 2 * LEASE_SECONDS, "too slow to show anything"
         first.wait_event("message_settled", LONG_SECONDS + 10, message_id=long)
         for message_id in behind:
