@@ -18,7 +18,7 @@ from bridge.errors import SettingsError
 from bridge.intake import TaskLimits
 from bridge.queues import Queue
 from bridge.settings import load_worker_settings
-from bridge.startup import check_endpoint, find_queues, import_tasks, own_outputs, refuse, start_up
+from bridge.startup import check_endpoint, check_options, find_queues, import_tasks, own_outputs, refuse, start_up
 from bridge.task_defaults import apply_defaults
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
@@ -334,3 +334,23 @@ def test_the_client_gets_the_region(monkeypatch):
     monkeypatch.setattr(startup, "sqs_client", client)
     find_queues(settings(AWS_REGION=""))
     assert asked == [("settle", "eu-west-1")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"purge": True}, "--purge would delete every waiting event"),
+        ({"queues": ["nope"]}, "-Q nope: there is no such queue, only uploads"),
+        ({"queues": "uploads,nope"}, "-Q nope"),
+        ({"exclude_queues": ["nope"]}, "-X nope"),
+    ],
+)
+def test_options_that_do_harm_or_name_no_queue_are_refused(options, said):
+    """One line, before anything is received."""
+    with pytest.raises(SettingsError, match=said):
+        check_options(options, ["uploads"])
+
+
+def test_options_that_name_a_queue_are_taken():
+    """-Q and -X choose among the queues, as Celery's documentation says."""
+    check_options({"queues": ["uploads"], "exclude_queues": "tasks", "purge": False}, ["uploads", "tasks"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -42,6 +43,31 @@ class Proxy(FaultProxy):
         """Take calls again, but leave those that hang without an answer: no network closes its dead connections."""
         with self._changed:
             self._faults.clear()
+
+    def _stop_listening(self) -> None:
+        """Refuse connections, and keep the port, also while other scenarios start workers.
+
+        Until such a process is its own program it holds a copy of our listener, so that the port is in use.
+        """
+        self._accepting = False
+        address = self._listener.getsockname()
+        socket.create_connection(address, timeout=10).close()  # wakes accept()
+        self._acceptor.join()
+        self._listener.close()
+        if not self._closing.is_set():
+            self._listener = wait_until(lambda: _bound_to(address), 5, "the port free for the proxy again")
+
+
+def _bound_to(address: tuple[str, int]) -> socket.socket | None:
+    """A socket bound to this address, or None while it is in use."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        return None
+    return bound
 
 
 @dataclass(frozen=True)
