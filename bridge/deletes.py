@@ -38,8 +38,8 @@ class Deletes:
 
     def call(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
         """Delete up to ten messages of one queue; yield those to be tried again."""
-        sent_at = time.monotonic()
         handles = [s.lease.receipt_handle for s in batch]
+        lost = [s.lease.lost for s in batch]
         try:
             answer = self._client.delete_message_batch(
                 QueueUrl=batch[0].lease.queue.url,
@@ -59,7 +59,7 @@ class Deletes:
             if handles[n] != lease.receipt_handle:
                 yield Again(settlement, 0.0)  # received again meanwhile: only the new handle deletes
             elif n in confirmed:
-                live = not lease.lost and sent_at < lease.expires_at
+                live = not lost[n] and time.monotonic() < lease.expires_at
                 (self._on_confirmed if live else self._on_lapsed)(settlement)
             else:
                 entry = failed.get(n, {"Code": "NotAnswered"})

@@ -95,8 +95,11 @@ class Heartbeat:
                 ],
             )
             metrics.requests.labels("ChangeMessageVisibilityBatch", "ok").inc()
+            answered_at = time.monotonic()
             for entry in answer.get("Successful", []):
-                results[int(entry["Id"])] = "ok"
+                n = int(entry["Id"])
+                # AWS answers "ok" to an expired handle too, and does nothing (localstack#9632).
+                results[n] = "ok" if answered_at < leases[n].expires_at else "stale"
             for entry in answer.get("Failed", []):
                 if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):
                     results[int(entry["Id"])] = "stale"

@@ -229,6 +229,8 @@ class LeaseTable:
                 else:
                     soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
                     lease.next_beat_at = max(lease.next_beat_at, sent_at) + soon
+                    # It may have taken effect unheard, and ask for less than what the lease had.
+                    lease.expires_at = min(lease.expires_at, sent_at + max(0, lease.room_seconds(sent_at)))
             self.changed.notify_all()
 
     def unanswered(self, now: float) -> list[Lease]:

@@ -9,6 +9,7 @@ then the next worker to start on this machine does, for every worker that no lon
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ _run: ContextVar[str | None] = ContextVar("bridge_scratch_run", default=None)
 @contextmanager
 def run(task_id: str) -> Iterator[None]:
     """Around one run of a task: what ``directory`` makes in it is removed at its end."""
+    remove(task_id)
     token = _run.set(task_id)
     try:
         yield
@@ -82,15 +84,18 @@ def _base() -> Path:
 
 def _path(task_id: str) -> Path:
     # A task id of Celery's own may be any text, ".." included: only what is safe in a file name goes into one.
-    return _base() / os.environ.get(_OWNER, str(os.getpid())) / f"run-{_UNSAFE.sub('_', task_id)[:200]}"
+    name = _UNSAFE.sub("_", task_id)[:200]
+    if name != task_id:
+        name += "-" + hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return _base() / os.environ.get(_OWNER, str(os.getpid())) / f"run-{name}"
 
 
 def _is_alive(name: str) -> bool:
-    if not name.isdigit():
+    if not (name.isascii() and name.isdigit()):
         return False
     try:
         os.kill(int(name), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -113,8 +113,10 @@ class Settler:
         confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
         for n, settlement in enumerate(batch):
-            if n in confirmed:
+            if n in confirmed and time.monotonic() < settlement.lease.expires_at:
                 self._confirmed(settlement, delay_seconds=delays[n])
+            elif n in confirmed:
+                self._lapsed(settlement)
             else:
                 entry = failed.get(n, {})
                 if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):

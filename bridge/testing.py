@@ -67,15 +67,16 @@ class _LocalObjects:
             raise ObjectGone(f"{obj.url}: no s3_object() was made for it in this test") from None
         if obj.etag is not None and obj.etag != _etag(content) and not obj.allow_changed:
             raise ObjectChanged(f"{obj.url} was overwritten since its event")
-        obj.check_size(_size(content))
         return content
 
     def open(self, obj: S3Object) -> BinaryIO:
         content = self.content(obj)
+        obj.check_size(_size(content))
         return content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
 
     def download(self, obj: S3Object, path: Path) -> None:
         content = self.content(obj)
+        obj.check_size(_size(content))
         path.write_bytes(content.read_bytes() if isinstance(content, Path) else content)
 
     def head(self, obj: S3Object) -> ObjectHead:

@@ -55,7 +55,9 @@ class Proxy(FaultProxy):
         self._acceptor.join()
         self._listener.close()
         if not self._closing.is_set():
-            self._listener = wait_until(lambda: _bound_to(address), 5, "the port free for the proxy again")
+            bound = wait_until(lambda: _bound_to(address), 5, "the port free for the proxy again")
+            assert bound is not None
+            self._listener = bound
 
 
 def _bound_to(address: tuple[str, int]) -> socket.socket | None:
