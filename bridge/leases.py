@@ -218,7 +218,11 @@ class LeaseTable:
             return due
 
     def beat_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> None:
-        """Note a renewal's result: ``ok``, ``stale`` (the handle is no longer good) or ``failed`` (try again soon)."""
+        """Note a renewal's result.
+
+        ``ok``; ``stale``: the handle is no longer good; ``failed``: try again soon; ``late``: confirmed only after the
+        lease had lapsed by our count, which revives nothing.
+        """
         with self.changed:
             lease.beating = False
             if handle == lease.receipt_handle:  # else: received again meanwhile, the answer is about the old handle
@@ -226,6 +230,8 @@ class LeaseTable:
                     lease.held_until(sent_at)
                 elif result == "stale":
                     lease.lost = True
+                elif result == "late":
+                    lease.next_beat_at = sent_at + lease.visibility_timeout_seconds * BEAT_SHARE
                 else:
                     soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
                     lease.next_beat_at = max(lease.next_beat_at, sent_at) + soon
