@@ -13,16 +13,32 @@ from typing import Any, Literal
 #: dead, and only a new one brings messages again.
 RECEIVE_GRACE_SECONDS = 5
 
+#: After a failure a receiver asks with a short wait on connections of its own, and gives up soon: with the longest
+#: pause between two tries this keeps "resumes within 5 s of AWS coming back", also when connections hang.
+PROBE_WAIT_SECONDS = 1
+PROBE_READ_SECONDS = 2.5
+
+
+def settle_read_seconds(visibility_timeout_seconds: float) -> float:
+    """Return how long a renewal or a settlement waits for its answer.
+
+    A sixth of the shortest lease: renewed at a third, it leaves time for more tries when a call hangs.
+    """
+    return max(1.0, min(5.0, visibility_timeout_seconds / 6))
+
+
 Purpose = Literal["receive", "settle", "send"]
 
 
-def sqs_client(purpose: Purpose, region: str | None, *, wait_seconds: int = 0, connections: int = 10) -> Any:
-    """Return a new SQS client.
+def sqs_client(
+    purpose: Purpose, region: str | None, *, read_seconds: float = RECEIVE_GRACE_SECONDS, connections: int = 10
+) -> Any:
+    """Return a new SQS client whose calls wait ``read_seconds`` for an answer.
 
-    ``receive``: no retries of the SDK's, because the receivers back off themselves and must know of each failure;
-    it reads for ``wait_seconds`` + 5 s. ``settle``: none either, and short time-outs, because a lease is running out
-    while it waits, and the lanes try again. ``send`` (``.delay()`` in a user's process): the SDK's standard retries,
-    because nothing else would try again. ``connections`` is the number of threads that use it at once.
+    ``receive``: no retries of the SDK's, because the receivers back off themselves and must know of each failure.
+    ``settle``: none either, because a lease is running out while it waits, and the lanes try again. ``send``
+    (``.delay()`` in a user's process): the SDK's standard retries, because nothing else would try again.
+    ``connections`` is the number of threads that use it at once.
     """
     import boto3
     from botocore.config import Config
@@ -31,8 +47,8 @@ def sqs_client(purpose: Purpose, region: str | None, *, wait_seconds: int = 0, c
     checked = purpose == "send"
     attempts = 3 if purpose == "send" else 1
     config = Config(
-        connect_timeout=3,
-        read_timeout=wait_seconds + RECEIVE_GRACE_SECONDS,
+        connect_timeout=min(3.0, read_seconds),
+        read_timeout=read_seconds,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         parameter_validation=checked,

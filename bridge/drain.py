@@ -3,8 +3,10 @@
     start no receive → hand back what has not started → let running tasks finish (BRIDGE_DRAIN_SECONDS), awaiting the
     long polls under way → stop what is left, then hand it back → flush deletes → leave
 
-It runs in a thread of its own: Celery's main thread is busy joining the pool, and a busy solo worker is its task. The
-signal handler only writes a byte, for it may interrupt any line, its own included. A second signal skips the waiting.
+It runs in a thread of its own: Celery's main thread is busy joining the pool, and a busy solo worker is its task. It
+hears of signals from the interpreter itself (``signal.set_wakeup_fd``), because Python's handlers run in the main
+thread only, and wait for as long as a task in native code keeps it. A second SIGTERM or Ctrl-C, or SIGQUIT, skips the
+waiting.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Literal
 
 from bridge import metrics
 from bridge.heartbeat import Heartbeat
@@ -35,9 +37,14 @@ FLUSH_SECONDS = 5.0
 HAND_BACK_SECONDS = 1.0
 #: A killed child is gone at once; a kernel that takes longer is not waited for.
 KILL_SECONDS = 2.0
+#: A poll that ends this soon after the last hand-back is waited for.
+LAST_POLL_SECONDS = 0.5
 #: How long Celery's own shutdown may take once there is nothing left to settle.
 LEAVE_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
+# What is written into the pipe; signals come as their numbers, which are below 65.
+_ASKED, _FORCED = b"D", b"F"
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 PoolKind = Literal["prefork", "threads", "solo"]
 
@@ -69,23 +76,22 @@ class Drain:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         self._signals = 0
+        self._asked = False
         self._forced = False
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bridge-drain", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, which waits to be asked."""
+        """Start the thread, which waits to be asked; to be called in the main thread."""
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        # A child's signals are its own affair: a copy of the pipe would tell this process of them.
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
         self._thread.start()
-
-    def on_signal(self, **_: Any) -> None:
-        """Celery's ``worker_shutting_down``, called inside the signal handler: the second one skips the waiting."""
-        self._signals += 1
-        self.request(forced=self._signals > 1)
 
     def request(self, *, forced: bool = False) -> None:
         """Ask for the drain; safe in a signal handler and from any thread, any number of times."""
         with suppress(BlockingIOError):
-            os.write(self._write_fd, b"F" if forced else b"D")
+            os.write(self._write_fd, _FORCED if forced else _ASKED)
 
     def wait(self) -> None:
         """Wait until everything is settled, on Celery's way out."""
@@ -93,7 +99,8 @@ class Drain:
         self._finished.wait(self._drain_seconds + HAND_BACK_SECONDS + KILL_SECONDS + FLUSH_SECONDS)
 
     def _run(self) -> None:
-        self._forced = os.read(self._read_fd, 1) == b"F"
+        while not self._asked:
+            self._hear()
         try:
             self._drain()
         except Exception:  # an error of ours: what is still held comes back after its visibility timeout
@@ -117,13 +124,18 @@ class Drain:
         stopped = self._stop_running() if self._pool_kind == "prefork" else []
         for lease in stopped:
             self._settler.carry_out(lease, HandBack("drain-budget"))
-        settled = self._settler.flush(FLUSH_SECONDS)
+        # What is left of the budget is the flush's too: an SQS that hangs may need it.
+        left = 0.0 if self._forced else max(0.0, deadline - time.monotonic())
+        self._settler.flush(left + FLUSH_SECONDS)
+        if self._receivers.join(LAST_POLL_SECONDS):
+            # A poll still under way may have taken what was just handed back; the intake has handed it back again.
+            self._settler.flush_hand_backs(HAND_BACK_SECONDS)
         if self._pool_kind != "prefork":
             # These tasks cannot be stopped: the process must end with the very call that gives them to another worker.
             stopped = [lease for lease in self._table.in_state(State.RUNNING) if self._table.release(lease)]
             for lease in stopped:
                 self._settler.carry_out(lease, HandBack("drain-budget"))
-            settled = self._settler.flush(HAND_BACK_SECONDS) and settled
+            self._settler.flush(HAND_BACK_SECONDS)
         self._settler.stop()
         self._heartbeat.stop()
         log.info(
@@ -148,9 +160,20 @@ class Drain:
         if left <= 0 or self._forced:
             return False
         readable, _, _ = select.select([self._read_fd], [], [], min(left, _LOOK_SECONDS))
-        if readable and os.read(self._read_fd, 1) == b"F":
-            self._forced = True
+        if readable:
+            self._hear()
         return True
+
+    def _hear(self) -> None:
+        """Read one byte: a request of ours, or the number of a signal."""
+        heard = os.read(self._read_fd, 1)
+        if heard and heard[0] in _STOP_SIGNALS:
+            self._signals += 1
+            self._asked = True
+            self._forced = self._forced or self._signals > 1 or heard[0] == signal.SIGQUIT
+        elif heard in (_ASKED, _FORCED):
+            self._asked = True
+            self._forced = self._forced or heard == _FORCED
 
     def _stop_running(self) -> list[Lease]:
         """Kill the children that still run something; return the leases once their processes are gone."""

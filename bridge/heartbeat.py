@@ -98,9 +98,10 @@ class Heartbeat:
             answered_at = time.monotonic()
             for entry in answer.get("Successful", []):
                 n = int(entry["Id"])
-                # AWS answers "ok" to an expired handle too, and does nothing (localstack#9632): after the lapse an "ok"
-                # proves nothing, so nothing is claimed, and the renewing goes on in case it had arrived in time.
-                results[n] = "ok" if answered_at < leases[n].expires_at else "late"
+                # AWS answers "ok" to an expired handle too, and does nothing (localstack#9632), so after the lapse an
+                # "ok" proves nothing. Other servers do hide the message again: it would not come back with a new
+                # handle for as long as it is renewed, so the renewing ends here.
+                results[n] = "ok" if answered_at < leases[n].expires_at else "stale"
             for entry in answer.get("Failed", []):
                 if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):
                     results[int(entry["Id"])] = "stale"

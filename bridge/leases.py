@@ -208,6 +208,7 @@ class LeaseTable:
                     and not lease.lost
                     and lease.next_beat_at <= now
                     and lease.room_seconds(now) > 0
+                    and now < lease.expires_at
                     and (not due or lease.queue.url == due[0].queue.url)
                 ):
                     due.append(lease)
@@ -220,8 +221,7 @@ class LeaseTable:
     def beat_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> None:
         """Note a renewal's result.
 
-        ``ok``; ``stale``: the handle is no longer good; ``failed``: try again soon; ``late``: confirmed only after the
-        lease had lapsed by our count, which revives nothing.
+        ``ok``; ``stale``: the handle is no longer good, or the lease had lapsed by our count; ``failed``: try again.
         """
         with self.changed:
             lease.beating = False
@@ -230,8 +230,6 @@ class LeaseTable:
                     lease.held_until(sent_at)
                 elif result == "stale":
                     lease.lost = True
-                elif result == "late":
-                    lease.next_beat_at = sent_at + lease.visibility_timeout_seconds * BEAT_SHARE
                 else:
                     soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
                     lease.next_beat_at = max(lease.next_beat_at, sent_at) + soon

@@ -17,7 +17,7 @@ from celery import signals
 from celery.worker import state as worker_state
 
 from bridge import metrics
-from bridge.aws import error_code, sqs_client
+from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, error_code, settle_read_seconds, sqs_client
 from bridge.drain import Drain, PoolKind
 from bridge.errors import SettingsError
 from bridge.gate import Gate, Waker
@@ -115,7 +115,9 @@ class Bridge:
             return
         self._started = True
         settings = self.plan.settings
-        self._settle_client = sqs_client("settle", settings.region)
+        shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
+        read_seconds = settle_read_seconds(min(shortest, settings.visibility_timeout_seconds))
+        self._settle_client = sqs_client("settle", settings.region, read_seconds=read_seconds)
         self.settler = Settler(
             self._settle_client, self.leases, worker=settings.pod_name, on_slot_free=self.gate.slot_free
         )
@@ -132,9 +134,10 @@ class Bridge:
             sqs_client(
                 "receive",
                 settings.region,
-                wait_seconds=settings.wait_time_seconds,
+                read_seconds=settings.wait_time_seconds + RECEIVE_GRACE_SECONDS,
                 connections=MAX_IN_FLIGHT * len(self._queues),
             ),
+            sqs_client("receive", settings.region, read_seconds=PROBE_READ_SECONDS, connections=len(self._queues)),
             self.leases,
             self._intake.take,
             window=self._window,
@@ -146,7 +149,7 @@ class Bridge:
             paced=settings.poll_mode == "paced",
         )
         self._heartbeat = Heartbeat(
-            sqs_client("settle", settings.region, connections=1),
+            sqs_client("settle", settings.region, read_seconds=read_seconds, connections=1),
             self.leases,
             self._on_unanswered,
             renew=settings.heartbeat,
@@ -165,7 +168,6 @@ class Bridge:
         metrics.leases.set_function(
             lambda: self.leases.count(State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
         )
-        signals.worker_shutting_down.connect(self.drain.on_signal, weak=False, dispatch_uid="bridge.drain")
         signals.worker_shutdown.connect(lambda **_: self.drain.wait(), weak=False, dispatch_uid="bridge.drain")
         self.settler.start()
         self._heartbeat.start()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridge import metrics
-from bridge.aws import error_code
+from bridge.aws import PROBE_WAIT_SECONDS, error_code
 from bridge.leases import LeaseTable, State
 from bridge.liveness import ReceiverState
 from bridge.log import get_logger
@@ -29,11 +29,9 @@ log = get_logger(__name__)
 MAX_IN_FLIGHT = 4
 #: SQS gives at most ten messages a receive.
 BATCH = 10
-#: A further receive waits this long for messages: when a queue runs dry, its extra receives end soon.
-EXTRA_WAIT_SECONDS = 1
 FIRST_PAUSE_SECONDS = 0.2
 #: With the time-outs of the client, this keeps "resumes within 5 s of AWS coming back".
-LONGEST_PAUSE_SECONDS = 3.0
+LONGEST_PAUSE_SECONDS = 2.0
 #: More finished messages than this (or the window, if larger) awaiting their confirmation stop the receiving.
 UNCONFIRMED_LIMIT = 100
 
@@ -66,6 +64,7 @@ class Receivers:
     def __init__(
         self,
         client: Any,
+        probe_client: Any,
         table: LeaseTable,
         deliver: Deliver,
         *,
@@ -79,6 +78,7 @@ class Receivers:
     ) -> None:
         """``window`` and ``processes`` are asked at each receive, because a pool may grow and shrink."""
         self._client = client
+        self._probe_client = probe_client
         self._table = table
         self._deliver = deliver
         self._window = window
@@ -107,7 +107,7 @@ class Receivers:
     def join(self, timeout_seconds: float) -> bool:
         """Wait for the receives under way; False when time ran out."""
         deadline = time.monotonic() + timeout_seconds
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
@@ -122,8 +122,8 @@ class Receivers:
         name = f"bridge-receive-{polls.queue.name}-{polls.threads}"
         polls.threads += 1
         thread = threading.Thread(target=self._run, args=(polls, extra), name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # started first: one that has not started cannot be joined, and looks dead
 
     def _run(self, polls: _QueuePolls, extra: bool) -> None:
         failures = 0
@@ -186,9 +186,10 @@ class Receivers:
         if extra:
             polls.extra_asked += size
         # After a failure a short wait: a long poll on a connection that hangs would be noticed late.
-        wait = min(EXTRA_WAIT_SECONDS, self._wait_time_seconds) if extra or probing else self._wait_time_seconds
+        short = min(PROBE_WAIT_SECONDS, self._wait_time_seconds)
+        wait = short if extra or probing else self._wait_time_seconds
         try:
-            answer = self._client.receive_message(
+            answer = (self._probe_client if probing else self._client).receive_message(
                 QueueUrl=polls.queue.url,
                 MaxNumberOfMessages=size,
                 WaitTimeSeconds=wait,
@@ -211,7 +212,7 @@ class Receivers:
                 if extra:
                     polls.extra_asked -= size
                 self._table.changed.notify_all()
-        if messages and not extra and polls.threads < MAX_IN_FLIGHT:
+        if messages and not extra and polls.threads < MAX_IN_FLIGHT and not self._stopped.is_set():
             self._start_thread(polls, extra=True)
         return messages
 

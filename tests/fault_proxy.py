@@ -289,7 +289,7 @@ class FaultProxy:
         address = self._listener.getsockname()
         self._listener.close()
         if not self._closing.is_set():
-            self._listener = _bound_socket(address[1])
+            self._listener = _bound_again(address[1])
 
     def _accept(self) -> None:
         while True:
@@ -414,6 +414,18 @@ class FaultProxy:
         with upstream.getresponse() as response:
             reply = _Reply(response.status, response.getheaders(), response.read())
         return _with_failed(reply, failed, fault) if failed and fault and reply.status == 200 else reply
+
+
+def _bound_again(port: int) -> socket.socket:
+    """The port once more: a process that is just being forked holds a copy of the listener for a moment."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return _bound_socket(port)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _bound_socket(port: int) -> socket.socket:
