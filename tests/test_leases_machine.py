@@ -115,7 +115,7 @@ class LeaseTableMachine(RuleBasedStateMachine):
             if state in (State.WAITING, State.RUNNING, State.ENDING)
             and lease not in beating
             and not lease.lost
-            and self.now >= lease.next_beat_at
+            and lease.next_beat_at <= self.now < lease.expires_at
             and self.now - lease.received_at + 1 <= TWELVE_HOURS - 5
         }
         due = self.table.due_beats(self.now)
