@@ -19,12 +19,13 @@ PROBE_WAIT_SECONDS = 1
 PROBE_READ_SECONDS = 2.5
 
 
-def settle_read_seconds(visibility_timeout_seconds: float) -> float:
-    """Return how long a renewal or a settlement waits for its answer.
+def beat_read_seconds(visibility_timeout_seconds: float) -> float:
+    """Return how long a renewal waits for its answer: half of the shortest lease, at most 5 s.
 
-    A sixth of the shortest lease: renewed at a third, it leaves time for more tries when a call hangs.
+    Renewed at a third, a lease of 6 s then survives one call that hangs. Shorter would be dangerous: a renewal that was
+    given up may still be on its way to SQS, and undo the visibility change that comes after it.
     """
-    return max(1.0, min(5.0, visibility_timeout_seconds / 6))
+    return max(1.0, min(5.0, visibility_timeout_seconds / 2))
 
 
 Purpose = Literal["receive", "settle", "send"]

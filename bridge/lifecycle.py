@@ -17,7 +17,7 @@ from celery import signals
 from celery.worker import state as worker_state
 
 from bridge import metrics
-from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, error_code, settle_read_seconds, sqs_client
+from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, error_code, sqs_client
 from bridge.drain import Drain, PoolKind
 from bridge.errors import SettingsError
 from bridge.gate import Gate, Waker
@@ -116,8 +116,8 @@ class Bridge:
         self._started = True
         settings = self.plan.settings
         shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
-        read_seconds = settle_read_seconds(min(shortest, settings.visibility_timeout_seconds))
-        self._settle_client = sqs_client("settle", settings.region, read_seconds=read_seconds)
+        read_seconds = beat_read_seconds(min(shortest, settings.visibility_timeout_seconds))
+        self._settle_client = sqs_client("settle", settings.region)
         self.settler = Settler(
             self._settle_client, self.leases, worker=settings.pod_name, on_slot_free=self.gate.slot_free
         )

@@ -180,17 +180,17 @@ def test_a_lease_outlasts_a_short_outage(outages: Scenarios, kind: str) -> None:
 
 
 def drained_in_a_short_outage(server: SqsServer, folder: Path, outage: Outage) -> None:
-    """SIGTERM, and SQS away until the tasks have ended."""
+    """SIGTERM, and SQS away until the tasks have ended; 3 s, which with the 2 s between two renewals fit a lease of 6."""
     with Site(server, folder) as site:
         settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "12"}
         worker = site.start("-c", "2", "--prefetch-multiplier", "10", **settings)
-        running = site.send("long/4/1", "long/4/2")
+        running = site.send("long/2.5/1", "long/2.5/2")
         site.await_begun(*running)
         waiting = site.send("quick/1", "quick/2")
         site.await_received(waiting)
         with outage(site.proxy):
             told_at = kill(worker, signal.SIGTERM)
-            last(5)
+            last(3)
             assert all(worker.found("ended", message_id=message_id) for message_id in running)
             assert worker.process.poll() is None
         assert worker.wait_exit(told_at + 12 + 8 - time.monotonic()) == 0
