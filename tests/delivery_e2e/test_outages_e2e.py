@@ -180,7 +180,7 @@ def test_a_lease_outlasts_a_short_outage(outages: Scenarios, kind: str) -> None:
 
 
 def drained_in_a_short_outage(server: SqsServer, folder: Path, outage: Outage) -> None:
-    """SIGTERM, and SQS away until the tasks have ended; 3 s, which with the 2 s between two renewals fit a lease of 6."""
+    """SIGTERM, and SQS away until the tasks have ended: 3 s and the 2 s between two renewals fit a lease of 6 s."""
     with Site(server, folder) as site:
         settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "12"}
         worker = site.start("-c", "2", "--prefetch-multiplier", "10", **settings)
