@@ -91,6 +91,14 @@ class _LocalObjects:
             storage_class="STANDARD",
         )
 
+    def put_once(
+        self, bucket: str, key: str, body: bytes | BinaryIO, content_type: str | None, metadata: dict[str, str]
+    ) -> bool:
+        if (bucket, key) in self.contents:
+            return False
+        self.contents[bucket, key] = body if isinstance(body, bytes) else body.read()
+        return True
+
 
 _objects = _LocalObjects()
 _in_use = ExitStack()

@@ -1,0 +1,84 @@
+"""Records as objects of S3: ``s3://bucket/prefix/<id>.json``, written with If-None-Match and If-Match.
+
+S3 decides which of two conditional writes came first, and reads see the newest one at once
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html). Nothing but a bucket is needed; a
+lifecycle rule on the prefix removes what has expired. The worker needs s3:GetObject and s3:PutObject on the prefix, and
+s3:ListBucket on the bucket: without the last, S3 answers 403 for a record that does not exist yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bridge.idempotency.store import Refused, Stored, unavailable
+from bridge.s3_source import PerProcess
+
+#: 412: the condition does not hold. 409: another conditional write was under way, so it may or may not hold. 404: with
+#: If-Match, nothing is there any more.
+_REFUSALS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"})
+_ABSENT = frozenset({"NoSuchKey", "404"})
+
+#: A pool process waits while the store is asked, so it gives up early and lets the message wait instead.
+CONFIG = Config(
+    connect_timeout=2,
+    read_timeout=5,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=32,
+    tcp_keepalive=True,
+)
+
+
+class S3Store:
+    """A Store (bridge/idempotency/store.py) in a bucket."""
+
+    refusal_tells = False
+
+    def __init__(self, bucket: str, prefix: str, region: str | None) -> None:
+        """Ask nothing yet: a client is made by the first call of each process."""
+        self.url = f"s3://{bucket}/{prefix}"
+        self._bucket = bucket
+        self._prefix = prefix
+        self._client: PerProcess[Any] = PerProcess(lambda session: session.client("s3", region, config=CONFIG))
+
+    def read(self, record_id: str) -> Stored | None:
+        """As the protocol says: one GetObject."""
+        try:
+            answer = self._client.get().get_object(Bucket=self._bucket, Key=self._key(record_id))
+            return Stored(answer["Body"].read().decode("utf-8", "replace"), answer["ETag"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _ABSENT:
+                return None
+            raise unavailable(self.url, error) from error
+        except (BotoCoreError, OSError) as error:  # OSError: urllib3's own, from reading the body
+            raise unavailable(self.url, error) from error
+
+    def create(self, record_id: str, text: str, expires_at: int) -> str | Refused:
+        """As the protocol says: one PutObject; a lifecycle rule takes the place of ``expires_at``."""
+        return self._put(record_id, text, {"IfNoneMatch": "*"})
+
+    def replace(self, record_id: str, text: str, tag: str, expires_at: int) -> str | Refused:
+        """As the protocol says: one PutObject."""
+        return self._put(record_id, text, {"IfMatch": tag})
+
+    def _put(self, record_id: str, text: str, condition: dict[str, str]) -> str | Refused:
+        try:
+            answer = self._client.get().put_object(
+                Bucket=self._bucket,
+                Key=self._key(record_id),
+                Body=text.encode(),
+                ContentType="application/json",
+                **condition,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _REFUSALS:
+                return Refused()
+            raise unavailable(self.url, error) from error
+        except (BotoCoreError, OSError) as error:
+            raise unavailable(self.url, error) from error
+        return str(answer["ETag"])
+
+    def _key(self, record_id: str) -> str:
+        return f"{self._prefix}/{record_id}.json"

@@ -1,0 +1,64 @@
+"""What a store must be able to do: read a text, create it where none is, replace it where it is still the same.
+
+Nothing here knows what the texts mean; one test suite (tests/idempotency/test_stores.py) holds for every store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from bridge.errors import StoreUnavailable
+
+
+class Stored(NamedTuple):
+    """A text as it was read; ``tag`` changes with every write."""
+
+    text: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not written, for the record is not what the writer believed; ``found`` is what is there, where it was told."""
+
+    found: Stored | None = None
+
+
+class Store(Protocol):
+    """A place for records. Every method raises StoreUnavailable when it cannot know what the store holds or did."""
+
+    #: Whether a refusal tells what is there: then a create is also the quickest way to read.
+    refusal_tells: bool
+
+    def read(self, record_id: str) -> Stored | None:
+        """Return the text, or None where there is none; never an older one than the last that was written."""
+        ...
+
+    def create(self, record_id: str, text: str, expires_at: int) -> str | Refused:
+        """Write the text where there is none and return its tag; ``expires_at`` (since 1970) is when it may go."""
+        ...
+
+    def replace(self, record_id: str, text: str, tag: str, expires_at: int) -> str | Refused:
+        """Write the text in place of the one with this tag, and return the new tag."""
+        ...
+
+
+def open_store(url: str, region: str | None) -> Store:
+    """Return the store of ``s3://bucket/prefix`` or ``dynamodb://table``, without asking it anything yet."""
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        from bridge.idempotency.s3_store import S3Store
+
+        return S3Store(parts.netloc, parts.path.strip("/"), region)
+    from bridge.idempotency.dynamodb_store import DynamoDBStore
+
+    return DynamoDBStore(parts.netloc, region)
+
+
+def unavailable(url: str, error: BaseException) -> StoreUnavailable:
+    """Return the error for an answer that leaves open what the store holds."""
+    response: Any = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return StoreUnavailable(f"{url}: {code or type(error).__name__}: {' '.join(str(error).split())[:300]}")
