@@ -1,0 +1,64 @@
+"""Every call that a worker's clients make to SQS: counted here, and here alone, and the last one of each queue kept.
+
+It listens to botocore's events (https://docs.aws.amazon.com/boto3/latest/guide/events.html), so that a call is counted
+wherever it is made, those of the start included. Nothing but the time, the action and an error's code is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridge import metrics
+from bridge.aws import error_code
+
+OK = "ok"
+_QUEUE = "bridge_queue_url"
+
+
+@dataclass(frozen=True, slots=True)
+class LastCall:
+    """The call of a queue that ended last: ``result`` is ``ok`` or the error's code, the time is of the epoch."""
+
+    action: str
+    result: str
+    ended_at_seconds: float
+
+
+# A queue's URL → its last call. A worker has one SQS; assignments to a dict need no lock.
+_last: dict[str, LastCall] = {}
+
+
+def watch(client: Any) -> None:
+    """Count this SQS client's calls from now on."""
+    client.meta.events.register("provide-client-params.sqs", _on_begin)
+    client.meta.events.register("after-call.sqs", _on_answer)
+    client.meta.events.register("after-call-error.sqs", _on_error)
+
+
+def last_call(queue_url: str) -> LastCall | None:
+    """Return the call of this queue that ended last, or None before the first has ended."""
+    return _last.get(queue_url)
+
+
+def _on_begin(params: Mapping[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+    # The later events have the context of the call and not its parameters; an error's has not even its name.
+    context[_QUEUE] = (model.name, params.get("QueueUrl"))
+
+
+def _on_answer(http_response: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], **_: Any) -> None:
+    failed = http_response.status_code >= 300
+    _ended(context, str(parsed.get("Error", {}).get("Code") or http_response.status_code) if failed else OK)
+
+
+def _on_error(exception: Exception, context: Mapping[str, Any], **_: Any) -> None:
+    _ended(context, error_code(exception))
+
+
+def _ended(context: Mapping[str, Any], result: str) -> None:
+    action, queue_url = context[_QUEUE]
+    metrics.requests.labels(action, result).inc()
+    if queue_url is not None:
+        _last[queue_url] = LastCall(action, result, time.time())
