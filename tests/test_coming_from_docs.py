@@ -1,0 +1,98 @@
+"""The pages about the three older systems, archive and launch-job name only what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from bridge.cli import _brigade
+from bridge.job_manifest import check_template
+from bridge.settings import WorkerSettings
+from tests.kube_stand_in import VERSION
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("coming-from-*.md"), DOCS / "archive.md", DOCS / "launch-job.md"])
+SETTINGS = {str(field.validation_alias) for field in WorkerSettings.model_fields.values()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_named_is_one(page: Path) -> None:
+    """A setting that a page names is one that a worker knows."""
+    named = set(re.findall(r"\b(?:BRIDGE|SQS)_[A-Z0-9_]+\b", page.read_text()))
+    assert named - SETTINGS == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_named_is_one(page: Path) -> None:
+    """A command that a page names exists, with each option that is given to it."""
+    context = click.Context(_brigade)
+    inline, blocks = r"(?<!`)`(brigade [^`\n]+)`(?!`)", r"^(brigade .*)$"
+    lines = [line for form in (inline, blocks) for line in re.findall(form, page.read_text(), re.MULTILINE)]
+    found = [line.partition("#")[0].split() for line in lines]
+    assert found
+    for words in found:
+        command: Any = _brigade
+        rest = words[1:]
+        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            command, rest = command.get_command(context, rest[0]), rest[1:]
+            assert command is not None, words
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= known, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_named_is_there(page: Path) -> None:
+    """A test that a page points to as the proof of a feature exists."""
+    named = re.findall(r"`(tests/[^`]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_log_line_named_is_documented() -> None:
+    """The events in the tables of log lines are those of docs/logs.md."""
+    events = set(re.findall(r"^\| `([a-z_]+)`", (DOCS / "logs.md").read_text(), re.MULTILINE))
+    for page in DOCS.glob("coming-from-*.md"):
+        [section] = re.findall(r"^## Log lines\n(.*?)^## ", page.read_text(), re.MULTILINE | re.DOTALL)
+        cells = [row.rsplit("|", 2)[1] for row in section.splitlines() if row.startswith("| ")]
+        named = {name for cell in cells for name in re.findall(r"`([a-z]+_[a-z_]+|poll|archived)`", cell)}
+        fields = {"error_type", "delay_seconds", "message_id", "job_id", "pod_name", "body_sha256", "body_bytes"}
+        assert named - events - fields == set(), page.name
+        assert named & events
+
+
+def test_every_setting_of_the_seeds_is_translated() -> None:
+    """No setting of the SQS-to-S3 processor is left without a row."""
+    text = (DOCS / "coming-from-sqs-to-s3-processor.md").read_text()
+    there = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    for name in ("AWS_REGION", "SQS_QUEUE_URL", "S3_BUCKET_NAME", "S3_PREFIX", "POLL_INTERVAL_SECONDS"):
+        assert any(name in cell for cell in there), name
+    assert any("MAX_MESSAGES_PER_POLL" in cell for cell in there)
+
+
+def test_the_template_in_the_docs_is_one() -> None:
+    """The example template is taken by the worker and by Kubernetes' schemas."""
+    [block] = re.findall(r"```yaml\n(.*?)```", (DOCS / "launch-job.md").read_text(), re.DOTALL)
+    template = check_template(yaml.safe_load(block))
+    kubernetes_validate.validate(template, VERSION, strict=True)
+
+
+def test_the_scaled_job_in_the_docs_is_one() -> None:
+    """The example's pod is valid for Kubernetes, the whole for KEDA's CRD where that is at hand (KEDA_CRDS)."""
+    [block] = re.findall(r"```yaml\n(.*?)```", (DOCS / "coming-from-scaled-job.md").read_text(), re.DOTALL)
+    scaled = yaml.safe_load(block)
+    spec = scaled["spec"]["jobTargetRef"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": spec}
+    kubernetes_validate.validate(job, VERSION, strict=True)
+    if folder := os.environ.get("KEDA_CRDS"):
+        crd = yaml.safe_load((Path(folder) / "keda.sh_scaledjobs.yaml").read_text())
+        [version] = [v for v in crd["spec"]["versions"] if v["name"] == "v1alpha1"]
+        jsonschema.validate(scaled, version["schema"]["openAPIV3Schema"])
+        assert scaled["spec"].keys() <= version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"].keys()
