@@ -1,0 +1,126 @@
+"""A worker that takes a few messages and leaves: what ``brigade run-once`` makes of an ordinary worker.
+
+For KEDA's ScaledJob, where a pod is one job. Receiving, outcomes, time limits and the drain are the worker's own; here
+is only how many messages it may take, when it is done, and which exit code says how it went.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import Counter
+
+from bridge import metrics
+from bridge.receivers import Deliver
+
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``max_messages`` are taken at most; ``idle_seconds`` without a message end the worker sooner."""
+
+    max_messages: int
+    idle_seconds: float
+
+
+def room(limits: Limits, *, window: int, held: int, taken: int) -> int:
+    """Return the window of the receivers, messages held included: never beyond what may still be taken. Pure."""
+    return min(window, held + max(0, limits.max_messages - taken))
+
+
+def is_done(limits: Limits, *, taken: int, unsettled: int, idle_seconds: float) -> bool:
+    """Say whether nothing is left to do: all messages settled, and no more may come or came in time. Pure."""
+    return unsettled == 0 and (taken >= limits.max_messages or idle_seconds >= limits.idle_seconds)
+
+
+def exit_code(settled: Mapping[str, int], runs: Mapping[str, int], *, polled: bool, signal: int | None) -> int:
+    """Return 128 and the signal that ended it, else 1 when something failed, else 0. Pure.
+
+    ``settled`` and ``runs`` say by outcome how many; ``polled`` that SQS has answered at all. 143, of SIGTERM, is what
+    Kubernetes shows for a pod it deleted.
+    """
+    if signal is not None:
+        return 128 + signal
+    failed = runs.get("failed", 0) + runs.get("retried", 0) + settled.get("dead_lettered", 0)
+    return 1 if failed or settled.get("settle_failed", 0) or not polled else 0
+
+
+class OneShot:
+    """Watches a worker and ends it when it is done."""
+
+    def __init__(self, limits: Limits) -> None:
+        """The clock of idleness starts with ``watch``."""
+        self.limits = limits
+        self.taken = 0
+        self._last_message_at = 0.0
+        #: The signal that ended the worker, if one did; the worker's drain knows.
+        self.signal: Callable[[], int | None] = lambda: None
+        self.before_leaving: Callable[[int], None] = lambda code: None
+
+    def counting(self, deliver: Deliver) -> Deliver:
+        """Return ``deliver``, with what it was given counted afterwards: when it is held, or settled already.
+
+        Counted before, the watch could find all messages taken and none held.
+        """
+
+        def counted(queue: Any, messages: Sequence[Mapping[str, Any]], received_at: float) -> None:
+            deliver(queue, messages, received_at)
+            self._last_message_at = received_at
+            self.taken += len(messages)
+
+        return counted
+
+    def window(self, window: int, held: int) -> int:
+        """Return the window that the receivers may fill."""
+        return room(self.limits, window=window, held=held, taken=self.taken)
+
+    def watch(self, unsettled: Callable[[], int], end: Callable[[int], None]) -> None:
+        """Call ``end`` with the exit code when nothing is left to do; from a thread of its own."""
+        self._last_message_at = time.monotonic()
+        threading.Thread(target=self._run, args=(unsettled, end), name="bridge-one-shot", daemon=True).start()
+
+    def _run(self, unsettled: Callable[[], int], end: Callable[[int], None]) -> None:
+        while not is_done(
+            self.limits,
+            taken=self.taken,
+            unsettled=unsettled(),
+            idle_seconds=time.monotonic() - self._last_message_at,
+        ):
+            time.sleep(_LOOK_SECONDS)
+        end(self.exit_code())
+
+    def exit_code(self) -> int:
+        """Return the exit code as things are now."""
+        polled = any(sample.value for metric in metrics.last_poll.collect() for sample in metric.samples)
+        settled, runs = counted(metrics.settled, "outcome"), counted(metrics.task_runs, "outcome")
+        return exit_code(settled, runs, polled=polled, signal=self.signal())
+
+
+def counted(counter: Counter, label: str) -> dict[str, int]:
+    """Return a counter's values summed up by one of its labels."""
+    sums: dict[str, int] = {}
+    for metric in counter.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_total"):
+                value = sample.labels[label]
+                sums[value] = sums.get(value, 0) + int(sample.value)
+    return sums
+
+
+_one_shot: OneShot | None = None
+
+
+def use_one_shot(one_shot: OneShot) -> None:
+    """Make the worker that this process starts a one-shot worker."""
+    global _one_shot  # noqa: PLW0603 - a process has one worker
+    _one_shot = one_shot
+
+
+def present_one_shot() -> OneShot | None:
+    """Return what was handed over; None for an ordinary worker."""
+    return _one_shot
