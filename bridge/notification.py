@@ -1,0 +1,119 @@
+"""What a bucket's notification configuration says, and what may stand beside it. Pure.
+
+The form is that of GetBucketNotificationConfiguration (S3 API reference). The rules for overlaps and for the encoding
+of filters: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote_plus, unquote_plus
+
+from bridge.routing import matches
+
+_TARGETS = {
+    "QueueConfigurations": ("queue", "QueueArn"),
+    "TopicConfigurations": ("topic", "TopicArn"),
+    "LambdaFunctionConfigurations": ("function", "LambdaFunctionArn"),
+}
+#: What the shipped tasks and the stores write ends so.
+_OUR_SUFFIX = ".json"
+
+Cover = Literal["whole", "other-suffix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry: which events of which keys go where; ``prefix`` and ``suffix`` are decoded, "" is any."""
+
+    id: str
+    target: str
+    arn: str
+    events: tuple[str, ...]
+    prefix: str = ""
+    suffix: str = ""
+
+    def covers(self, output_prefix: str) -> Cover | None:
+        """Say whether events of objects under ``output_prefix`` of the same bucket are sent.
+
+        ``other-suffix``: only of keys with a suffix that nothing we write ourselves has; a user's task may.
+        """
+        if not any(_events_meet(event, "s3:ObjectCreated:*") for event in self.events):
+            return None
+        if not (self.prefix.startswith(output_prefix) or output_prefix.startswith(self.prefix)):
+            return None
+        return "whole" if _suffixes_meet(self.suffix, _OUR_SUFFIX) else "other-suffix"
+
+    def includes(self, other: Entry) -> bool:
+        """Say whether all that ``other`` wants is sent to the same place by this entry already."""
+        return (
+            self.arn == other.arn
+            and other.prefix.startswith(self.prefix)
+            and other.suffix.endswith(self.suffix)
+            and all(any(matches(own, event) for own in self.events) for event in other.events)
+        )
+
+    def overlaps(self, other: Entry) -> bool:
+        """Say whether S3 would refuse the two together: an event type, prefixes and suffixes that all meet."""
+        return (
+            any(_events_meet(one, two) for one in self.events for two in other.events)
+            and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
+            and _suffixes_meet(self.suffix, other.suffix)
+        )
+
+    def to_configuration(self) -> dict[str, Any]:
+        """Return the entry of ``QueueConfigurations`` for PutBucketNotificationConfiguration."""
+        rules = [
+            {"Name": name, "Value": quote_plus(value, safe="/")}
+            for name, value in (("prefix", self.prefix), ("suffix", self.suffix))
+            if value
+        ]
+        configuration: dict[str, Any] = {"Id": self.id, "QueueArn": self.arn, "Events": list(self.events)}
+        return configuration | ({"Filter": {"Key": {"FilterRules": rules}}} if rules else {})
+
+
+def entries(configuration: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Return all entries of a notification configuration; EventBridge is none (see ``to_eventbridge``)."""
+    found = []
+    for kind, (target, arn_name) in _TARGETS.items():
+        for entry in configuration.get(kind) or ():
+            rules = ((entry.get("Filter") or {}).get("Key") or {}).get("FilterRules") or ()
+            # S3 answers "Prefix" for what was put as "prefix".
+            filters = {str(r.get("Name", "")).lower(): unquote_plus(str(r.get("Value") or "")) for r in rules}
+            found.append(
+                Entry(
+                    id=str(entry.get("Id") or ""),
+                    target=target,
+                    arn=str(entry.get(arn_name) or ""),
+                    events=tuple(entry.get("Events") or ()),
+                    prefix=filters.get("prefix", ""),
+                    suffix=filters.get("suffix", ""),
+                )
+            )
+    return tuple(found)
+
+
+def to_eventbridge(configuration: Mapping[str, Any]) -> bool:
+    """Say whether the bucket sends all its events to EventBridge."""
+    return configuration.get("EventBridgeConfiguration") is not None
+
+
+def merged(configuration: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """Return the whole configuration with ``entry`` in the place of the one that has its id, all others as they are.
+
+    The whole, because PutBucketNotificationConfiguration replaces everything that was there.
+    """
+    kept = {name: value for name, value in configuration.items() if name != "ResponseMetadata"}
+    queues: Sequence[Mapping[str, Any]] = kept.get("QueueConfigurations") or ()
+    others = [queue for queue in queues if queue.get("Id") != entry.id]
+    return {**kept, "QueueConfigurations": [*others, entry.to_configuration()]}
+
+
+def _events_meet(one: str, other: str) -> bool:
+    return matches(one, other) or matches(other, one)
+
+
+def _suffixes_meet(one: str, other: str) -> bool:
+    return one.endswith(other) or other.endswith(one)

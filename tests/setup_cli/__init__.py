@@ -1,0 +1,1 @@
+"""The commands with which an installation is set up: backfill, doctor and provision."""
