@@ -55,7 +55,12 @@ def sqs_client(
         parameter_validation=checked,
         tcp_keepalive=True,
     )
-    return boto3.session.Session(region_name=region).client("sqs", config=config)
+    client = boto3.session.Session(region_name=region).client("sqs", config=config)
+    if purpose != "send":  # a user's process has its own metrics, and a pool child's are read by nobody
+        from bridge.calls import watch
+
+        watch(client)
+    return client
 
 
 def is_stale_handle(code: str, message: str = "") -> bool:

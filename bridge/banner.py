@@ -19,8 +19,11 @@ def banner_fields(settings: WorkerSettings, queues: Sequence[Queue], routes: Seq
         "task_modules": list(settings.task_modules),
         "routes": [describe(r) for r in routes],
         "results_url": settings.results_url,
+        "idempotency_url": settings.idempotency_url,
         "visibility_timeout_seconds": settings.visibility_timeout_seconds,
         "drain_seconds": settings.drain_seconds,
+        "health_url": settings.health_url,
+        "monitor_bus": settings.monitor_shown,
     }
 
 
@@ -34,6 +37,9 @@ def banner(settings: WorkerSettings, queues: Sequence[Queue], routes: Sequence[R
     lines.append(f"  modules  {', '.join(settings.task_modules)}")
     lines += [f"  route    {describe(route)}" for route in routes] or ["  route    none"]
     lines.append(f"  results  {settings.results_url or 'none (BRIDGE_RESULTS_URL)'}")
+    lines.append(f"  store    {settings.idempotency_url or 'none (BRIDGE_IDEMPOTENCY_URL)'}")
+    lines.append(f"  health   {settings.health_url or 'none (BRIDGE_HEALTH_PORT)'}")
+    lines.append(f"  bus      {settings.monitor_shown or 'none (BRIDGE_MONITOR_URL)'}")
     return "\n".join([*lines, "", ""])
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state as worker_state
 
-from bridge.lifecycle import Bridge, present_plan
+from bridge.lifecycle import Bridge
+from bridge.plan import present_plan
 
 
 class BridgeStep(bootsteps.StartStopStep):

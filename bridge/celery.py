@@ -32,6 +32,9 @@ app = Celery(
     "bridge",
     task_cls="bridge.task:BridgeTask",
     broker="sqs://",
+    # SQS can carry neither Celery's events nor remote control; with BRIDGE_MONITOR_URL both take the bus.
+    events="bridge.dispatcher:BusEvents",
+    control="bridge.control_client:BusControl",
     set_as_current=True,
 )
 app.conf.update(
@@ -53,7 +56,8 @@ app.conf.update(
     task_protocol=2,
     # One message a process in hand: what waits here, another worker could be running.
     worker_prefetch_multiplier=1,
-    # Pidbox and event queues do not exist on SQS; asking for them is an error a second (celery#4279).
+    # Pidbox and event queues do not exist on SQS; asking for them is an error a second (celery#4279). With a monitor
+    # bus our own step listens there, and the start switches task events on.
     worker_enable_remote_control=False,
     worker_send_task_events=False,
     # SQS has no connection: a network failure takes no receipt handle away, so running tasks go on.
@@ -69,6 +73,7 @@ app.conf.update(
     enable_utc=True,
 )
 app.steps["consumer"].add("bridge.bootstep:BridgeStep")
+app.steps["consumer"].add("bridge.bus_step:BusStep")
 
 
 @signals.celeryd_init.connect(weak=False, dispatch_uid="bridge.startup")

@@ -71,13 +71,11 @@ def send_arguments(raw: Mapping[str, Any], why: Mapping[str, Any], *, queue_url:
     A cause left over from an earlier stay in a dead-letter queue is replaced.
     """
     attributes = {
-        name: _sendable(value)
-        for name, value in (raw.get("MessageAttributes") or {}).items()
-        if name != CAUSE_ATTRIBUTE
+        name: sendable(value) for name, value in (raw.get("MessageAttributes") or {}).items() if name != CAUSE_ATTRIBUTE
     }
     arguments: dict[str, Any] = {"QueueUrl": queue_url, "MessageBody": raw["Body"]}
     if len(attributes) < MAX_MESSAGE_ATTRIBUTES:
-        used = len(raw["Body"].encode("utf-8", "surrogatepass")) + sum(_size(n, v) for n, v in attributes.items())
+        used = len(raw["Body"].encode("utf-8", "surrogatepass")) + sum(size_bytes(n, v) for n, v in attributes.items())
         text = fitted(why, max_bytes - used - len(CAUSE_ATTRIBUTE) - len("String"))
         if text is not None:
             attributes[CAUSE_ATTRIBUTE] = {"DataType": "String", "StringValue": text}
@@ -104,12 +102,14 @@ def fitted(why: Mapping[str, Any], max_bytes: int) -> str | None:
     return None
 
 
-def _sendable(value: Mapping[str, Any]) -> dict[str, Any]:
+def sendable(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a received message attribute's value as SendMessage takes it."""
     # A receive may also answer StringListValues and BinaryListValues, which SendMessage refuses.
     return {k: value[k] for k in ("DataType", "StringValue", "BinaryValue") if k in value}
 
 
-def _size(name: str, value: Mapping[str, Any]) -> int:
+def size_bytes(name: str, value: Mapping[str, Any]) -> int:
+    """Return what a message attribute adds to the size of its message, as SQS counts it."""
     content = value.get("StringValue", "").encode("utf-8", "surrogatepass") or value.get("BinaryValue", b"")
     return len(name.encode()) + len(str(value.get("DataType", ""))) + len(content)
 

@@ -15,18 +15,23 @@ from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 from celery import current_task
-from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from bridge import scratch
 from bridge.celery import app
-from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge
+from bridge.errors import ObjectChanged, ObjectGone
+from bridge.idempotency.identity import Wish, of_key, of_message, of_record
 from bridge.log import get_logger
 from bridge.message import Message
+from bridge.once import Skipped, claiming, claims_events, run_claimed
 from bridge.routing import Route
 from bridge.s3_object import S3Object
-from bridge.task import DEFAULT_BACKOFF_MAX_SECONDS, DEFAULT_MAX_RETRIES, BridgeTask, NothingToDo, soundly_ended
+from bridge.task import BridgeTask, MustWait, NothingToDo, soundly_ended
+from bridge.task_options import check, check_once, for_celery
 
 log = get_logger(__name__)
+
+
+WhenStoreFails = Literal["wait", "run"]
 
 
 class _Declared(NamedTuple):
@@ -41,10 +46,6 @@ class _Declared(NamedTuple):
 _declared: dict[str, _Declared] = {}
 _sequence = itertools.count()
 
-#: The first three say that there is nothing to work on, and trying again cannot change that; Celery's autoretry would
-#: take Reject for an error like any other.
-_NEVER_RETRIED = (ObjectGone, ObjectChanged, ObjectTooLarge, Reject)
-
 
 def file_task(
     key: str = "*",
@@ -55,6 +56,10 @@ def file_task(
     allow_changed: bool = False,
     max_bytes: int | None = None,
     visibility_timeout: int | None = None,
+    idempotent: bool | None = None,
+    idempotency_key: Callable[[S3Object], str] | None = None,
+    latest_only: bool = False,
+    when_store_fails: WhenStoreFails = "wait",
     **celery_options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Declare a task for the objects whose key, bucket and event name match these globs (``*`` matches ``/`` too).
@@ -64,28 +69,54 @@ def file_task(
     overwritten since its event is read as it is now. ``max_bytes``: a larger object is dead-lettered as ``too-large``
     before the task runs (or when it is read, if its event did not say its size). ``visibility_timeout``: lease of its
     messages, 6–43200 seconds.
+
+    With a store (``BRIDGE_IDEMPOTENCY_URL``) each event takes effect once (docs/idempotency.md). ``idempotent=False``
+    leaves the store alone, ``True`` refuses to start without one. ``idempotency_key`` gives a text for an object, and
+    what has the same text is done once. ``latest_only``: an event older than one completed for its object is ignored.
+    ``when_store_fails="run"`` runs without a claim when the store cannot be asked, instead of waiting in place.
+
     Every other option is Celery's and means what Celery's documentation says
     (https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options).
-    Raises ValueError for ``acks_late=False`` and for a visibility timeout out of range.
+    Raises ValueError for ``acks_late=False``, a visibility timeout out of range, and options that contradict.
     """
+    check_once(idempotent, idempotency_key, latest_only, when_store_fails)
     names = tuple(e.removeprefix("s3:") for e in ([events] if isinstance(events, str) else events))
 
     def as_declared(obj: S3Object) -> S3Object:
         return replace(obj, allow_changed=allow_changed or obj.allow_changed, max_bytes=max_bytes)
 
-    def each_object(call: Callable[[S3Object], Any], argument: Any) -> Any:
-        if isinstance(argument, S3Object):  # a plain call: the caller sees ObjectGone and ObjectChanged themselves
-            return call(as_declared(argument))
+    def objects(argument: Any) -> list[S3Object]:
         records = argument if isinstance(argument, list) else [argument]
-        results = _run_all([as_declared(S3Object.from_dict(r)) for r in records], call, missing_ok)
+        return [as_declared(S3Object.from_dict(record)) for record in records]
+
+    def wish(task: BridgeTask, obj: S3Object) -> Wish:
+        if idempotency_key is not None:
+            return of_key(task.name, idempotency_key(obj))
+        return of_record(task.name, obj, latest_only=latest_only)
+
+    def each_object(task: BridgeTask, call: Callable[[S3Object], Any], argument: Any) -> Any:
+        if isinstance(argument, S3Object):  # a plain call: the caller sees ObjectGone and ObjectChanged themselves
+            return call(as_declared(argument).with_progress(argument.progress))
+
+        def once(obj: S3Object) -> Any:
+            return run_claimed(task, wish(task, obj), lambda progress: call(obj.with_progress(progress)))
+
+        if claims_events(task):
+            with claiming(task):
+                results = _run_all(objects(argument), once, missing_ok)
+        else:
+            results = _run_all(objects(argument), call, missing_ok)
         return results if isinstance(argument, list) else results[0]
 
     def declare(function: Callable[..., Any]) -> Any:
         def route(name: str) -> Route:
             return Route(task=name, kind="file", key=key, bucket=bucket, events=names, max_bytes=max_bytes)
 
-        return _declare(function, each_object, route, visibility_timeout, celery_options)
+        task = _declare(function, each_object, route, visibility_timeout, celery_options | once_options)
+        task.wishes = lambda argument: [wish(task, obj) for obj in objects(argument)]
+        return task
 
+    once_options = {"idempotent": idempotent, "latest_only": latest_only, "when_store_fails": when_store_fails}
     return declare
 
 
@@ -94,23 +125,46 @@ def message_task(
     *,
     everything: bool = False,
     visibility_timeout: int | None = None,
+    idempotent: bool = False,
+    idempotency_key: Callable[[Message], str] | None = None,
+    when_store_fails: WhenStoreFails = "wait",
     **celery_options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Declare a task for messages that are no S3 events; the function takes one Message.
 
     ``where`` maps names of message attributes to globs, all of which must match. ``everything=True`` takes every body
-    of the queue as it is: S3 events, test events, Celery bodies, garbage. Other options as for ``file_task``.
+    of the queue as it is: S3 events, test events, Celery bodies, garbage. ``idempotent=True`` runs each MessageId once,
+    and ``idempotency_key`` what has the same text; both need a store. Other options as for ``file_task``.
     """
+    check_once(idempotent or None, idempotency_key, False, when_store_fails)
 
-    def whole_message(call: Callable[[Message], Any], argument: Any) -> Any:
-        return call(argument if isinstance(argument, Message) else Message.from_dict(argument))
+    def wish(task: BridgeTask, message: Message) -> Wish:
+        if idempotency_key is not None:
+            return of_key(task.name, idempotency_key(message))
+        return of_message(task.name, message.id)
+
+    def whole_message(task: BridgeTask, call: Callable[[Message], Any], argument: Any) -> Any:
+        if isinstance(argument, Message):
+            return call(argument)
+        message = Message.from_dict(argument)
+        if not claims_events(task):
+            return call(message)
+        with claiming(task):
+            result = run_claimed(task, wish(task, message), lambda _: call(message))
+            if isinstance(result, Skipped):
+                raise NothingToDo(result.reason, result.text)
+            return result
 
     def declare(function: Callable[..., Any]) -> Any:
         def route(name: str) -> Route:
             return Route(task=name, kind="message", where=tuple((where or {}).items()), everything=everything)
 
-        return _declare(function, whole_message, route, visibility_timeout, celery_options)
+        task = _declare(function, whole_message, route, visibility_timeout, celery_options | once_options)
+        task.wishes = lambda argument: [wish(task, Message.from_dict(argument))]
+        return task
 
+    wanted = idempotent or idempotency_key is not None
+    once_options = {"idempotent": wanted, "when_store_fails": when_store_fails}
     return declare
 
 
@@ -126,12 +180,12 @@ def declared_routes(modules: Sequence[str] = ()) -> tuple[Route, ...]:
 
 def _declare(
     function: Callable[..., Any],
-    adapt: Callable[[Callable[[Any], Any], Any], Any],
+    adapt: Callable[[BridgeTask, Callable[[Any], Any], Any], Any],
     route: Callable[[str], Route],
     visibility_timeout: int | None,
     options: dict[str, Any],
 ) -> Any:
-    _check(options, visibility_timeout)
+    check(options, visibility_timeout)
     bound = bool(options.get("bind"))
     first = _first_parameter(function, bound)
     where = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
@@ -148,9 +202,9 @@ def _declare(
         if not given:
             given = [kwargs.pop(first)]
         with scratch.run(_run_id()):
-            return adapt(lambda converted: body(*own, converted, *given[1:], **kwargs), given[0])
+            return adapt(task, lambda converted: body(*own, converted, *given[1:], **kwargs), given[0])
 
-    task = app.task(**_celery_options(options, visibility_timeout))(run)
+    task = app.task(**for_celery(options, visibility_timeout))(run)
     task.route = route(task.name)
     _declared[task.name] = _Declared(next(_sequence), function.__module__, where, task.route)
     return task
@@ -169,63 +223,26 @@ def _run_id() -> str:
     return str(task_id or uuid4())
 
 
-def _check(options: Mapping[str, Any], visibility_timeout: int | None) -> None:
-    if not options.get("acks_late", True):
-        raise ValueError("acks_late=False would delete a message before its task has run: a crash would lose it")
-    if visibility_timeout is not None and not 6 <= visibility_timeout <= 43_200:
-        raise ValueError(f"visibility_timeout={visibility_timeout}: must be between 6 and 43200 seconds")
-
-
-def _celery_options(given: dict[str, Any], visibility_timeout: int | None) -> dict[str, Any]:
-    base = given.get("base", BridgeTask)
-
-    def said(name: str) -> bool:
-        return name in given or getattr(base, name, None) is not getattr(BridgeTask, name, None)
-
-    def value(name: str) -> tuple[type[BaseException], ...]:
-        return tuple(given.get(name, getattr(base, name, ())))
-
-    retry_kwargs = dict(given.get("retry_kwargs", getattr(base, "retry_kwargs", {})))
-    # Bound at once, not on first use: the route needs the task's name, and a lazy proxy would hide mistakes.
-    options = {**given, "base": base, "visibility_timeout": visibility_timeout, "lazy": False}
-    left_alone = {name for name in ("max_retries", "retry_backoff", "retry_backoff_max") if not said(name)}
-    if said("default_retry_delay"):
-        left_alone -= {"retry_backoff", "retry_backoff_max"}
-    if "max_retries" in left_alone:
-        if "max_retries" in retry_kwargs:
-            left_alone.remove("max_retries")
-        options["max_retries"] = retry_kwargs.get("max_retries", DEFAULT_MAX_RETRIES)
-    if "retry_backoff" in left_alone:
-        if not {"countdown", "eta"} & retry_kwargs.keys():
-            retry_kwargs["default_backoff"] = True
-    elif factor := given.get("retry_backoff", getattr(base, "retry_backoff", False)):
-        # Celery's own reading of the option (celery.app.autoretry); reckoned by us, so that a lost child and a time
-        # limit get the same delays, and the worker's setting for the longest one holds.
-        options["backoff_seconds"] = int(max(1.0, float(factor)))
-        retry_kwargs["default_backoff"] = True
-    if "retry_backoff_max" not in left_alone:
-        longest = given.get("retry_backoff_max", getattr(base, "retry_backoff_max", DEFAULT_BACKOFF_MAX_SECONDS))
-        options["backoff_max_seconds"] = int(longest)
-    retried = value("autoretry_for") if said("autoretry_for") else (Exception,)
-    return options | {
-        "left_alone": frozenset(left_alone),
-        "retry_kwargs": retry_kwargs,
-        "autoretry_for": (*retried, SoftTimeLimitExceeded),
-        "dont_autoretry_for": (*value("dont_autoretry_for"), *_NEVER_RETRIED),
-    }
-
-
-Skipped = Literal["superseded", "object-gone"]
-
-
 def _run_all(objects: list[S3Object], call: Callable[[S3Object], Any], missing_ok: bool) -> list[Any]:
-    """Run the task for each object; one that is gone or superseded does not keep the others from running."""
+    """Run the task for each object; one that is gone, superseded or done does not keep the others from running.
+
+    The result of one that was done before stands in the list as it was kept.
+    """
     results: list[Any] = []
-    skipped: list[tuple[Skipped, str]] = []
+    skipped: list[tuple[str, str]] = []
     gone: ObjectGone | None = None
+    again: MustWait | None = None
     for obj in objects:
         try:
-            results.append(call(obj))
+            result = call(obj)
+            if not isinstance(result, Skipped):
+                results.append(result)
+                continue
+            skipped.append((result.reason, result.text))
+            if result.reason == "duplicate" and len(objects) > 1:
+                results.append(result.result)
+        except MustWait as error:
+            again = again or error
         except ObjectChanged as error:
             skipped.append(("superseded", str(error)))
         except ObjectGone as error:
@@ -235,8 +252,10 @@ def _run_all(objects: list[S3Object], call: Callable[[S3Object], Any], missing_o
                 gone = error
     for reason, text in skipped:
         log.info("object_skipped", reason=reason, error=text)
+    if again is not None:
+        raise again
     if gone is not None:
         raise gone
-    if skipped and not results:
+    if skipped and len(skipped) == len(objects):
         raise NothingToDo(*skipped[0])
     return results

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bridge import metrics
 from bridge.aws import error_code, is_stale_handle
 from bridge.lanes import Again
 from bridge.log import get_logger
@@ -46,12 +45,10 @@ class Deletes:
                 Entries=[{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(handles)],
             )
         except Exception as error:  # noqa: BLE001 - any failure of the call means: not confirmed, so try again
-            metrics.requests.labels("DeleteMessageBatch", error_code(error)).inc()
             log.warning("delete_failed", messages=len(batch), error_type=error_code(error), error=str(error))
             for settlement in batch:
                 yield settlement.again()
             return
-        metrics.requests.labels("DeleteMessageBatch", "ok").inc()
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
         confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
         for n, settlement in enumerate(batch):
@@ -64,7 +61,7 @@ class Deletes:
             else:
                 entry = failed.get(n, {"Code": "NotAnswered"})
                 code, message = entry.get("Code", ""), entry.get("Message", "")
-                log.warning("delete_failed", message_id=lease.message_id, error_type=code, error=message)
+                log.warning("delete_failed", **lease.log_fields, error_type=code, error=message)
                 if is_stale_handle(code, message):
                     self._on_lapsed(settlement)
                 else:

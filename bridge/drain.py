@@ -37,6 +37,8 @@ FLUSH_SECONDS = 5.0
 HAND_BACK_SECONDS = 1.0
 #: A killed child is gone at once; a kernel that takes longer is not waited for.
 KILL_SECONDS = 2.0
+#: The same for the idempotency store, which is told what the stopped runs had claimed.
+RELEASE_SECONDS = 2.0
 #: A poll that ends this soon after the last hand-back is waited for.
 LAST_POLL_SECONDS = 0.5
 #: How long Celery's own shutdown may take once there is nothing left to settle.
@@ -63,8 +65,13 @@ class Drain:
         pool_pids: Callable[[], Iterable[int]],
         drain_seconds: float,
         exit_code: Callable[[], int],
+        release_claims: Callable[[Iterable[Lease]], None],
     ) -> None:
-        """``pool_pids`` gives the processes of a prefork pool, ``exit_code`` what Celery would leave with."""
+        """``pool_pids`` gives the processes of a prefork pool, ``exit_code`` what Celery would leave with.
+
+        ``release_claims`` lets go of what stopped runs had claimed in the idempotency store, in a budget of its own.
+        """
+        self._release_claims = release_claims
         self._exit_code = exit_code
         self._table = table
         self._settler = settler
@@ -76,6 +83,8 @@ class Drain:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         self._signals = 0
+        #: The first signal that asked for the drain; None when something else did, or nothing has.
+        self.first_signal: int | None = None
         self._asked = False
         self._forced = False
         self._finished = threading.Event()
@@ -96,7 +105,8 @@ class Drain:
     def wait(self) -> None:
         """Wait until everything is settled, on Celery's way out."""
         self.request()
-        self._finished.wait(self._drain_seconds + HAND_BACK_SECONDS + KILL_SECONDS + FLUSH_SECONDS)
+        budgets = HAND_BACK_SECONDS + KILL_SECONDS + RELEASE_SECONDS + FLUSH_SECONDS
+        self._finished.wait(self._drain_seconds + budgets)
 
     def _run(self) -> None:
         while not self._asked:
@@ -122,6 +132,8 @@ class Drain:
         while not self._receivers.join(0.0) and self._waits_on(deadline):
             pass
         stopped = self._stop_running() if self._pool_kind == "prefork" else []
+        # Whoever gets the message next may be quick: its claim must be free by then.
+        self._release_claims(stopped)
         for lease in stopped:
             self._settler.carry_out(lease, HandBack("drain-budget"))
         # What is left of the budget is the flush's too: an SQS that hangs may need it.
@@ -133,6 +145,8 @@ class Drain:
         if self._pool_kind != "prefork":
             # These tasks cannot be stopped: the process must end with the very call that gives them to another worker.
             stopped = [lease for lease in self._table.in_state(State.RUNNING) if self._table.release(lease)]
+            # A task that ends in this very moment finds its claim gone and completes nothing: it will be run again.
+            self._release_claims(stopped)
             for lease in stopped:
                 self._settler.carry_out(lease, HandBack("drain-budget"))
             self._settler.flush(HAND_BACK_SECONDS)
@@ -169,6 +183,7 @@ class Drain:
         heard = os.read(self._read_fd, 1)
         if heard and heard[0] in _STOP_SIGNALS:
             self._signals += 1
+            self.first_signal = self.first_signal or heard[0]
             self._asked = True
             self._forced = self._forced or self._signals > 1 or heard[0] == signal.SIGQUIT
         elif heard in (_ASKED, _FORCED):

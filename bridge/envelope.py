@@ -27,7 +27,11 @@ _TEXT_HEADERS = ("shadow", "root_id", "parent_id", "group", "argsrepr", "kwargsr
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What is known about this receive: the queue, the receipt handle, and which run it will be."""
+    """What is known about this receive: the queue, the receipt handle, and which run it will be.
+
+    ``trace`` is the sender's AWSTraceHeader, as it came. ``owner`` is the token under which the run claims what it
+    works on: no other run ever has the same. ``republished`` are retries that Celery counted in the message itself.
+    """
 
     queue: str
     queue_url: str
@@ -36,6 +40,10 @@ class Delivery:
     retries: int
     received_at: datetime
     lease: int = 0
+    message_id: str = ""
+    trace: str | None = None
+    owner: str = ""
+    republished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,16 @@ def open_celery_message(body: str) -> CeleryMessage:
 
 def _bridge_header(kind: str, delivery: Delivery) -> dict[str, Any]:
     """What a run knows of its message; ``lease`` tells two runs apart that have one task id."""
-    return {"kind": kind, "queue": delivery.queue, "receives": delivery.receives, "lease": delivery.lease}
+    header = {
+        "kind": kind,
+        "queue": delivery.queue,
+        "message_id": delivery.message_id,
+        "receives": delivery.receives,
+        "lease": delivery.lease,
+        "owner": delivery.owner,
+        "republished": delivery.republished,
+    }
+    return header if delivery.trace is None else header | {"trace": delivery.trace}
 
 
 def _payload(body: str, headers: dict[str, Any], properties: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:

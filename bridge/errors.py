@@ -52,6 +52,26 @@ class NoTaskQueue(BridgeError):  # noqa: N818 - says what is missing, as ObjectG
     """``.delay()`` or ``.apply_async()`` was called, and no ``SQS_TASK_QUEUE_URL`` is set to send to."""
 
 
+class StoreUnavailable(BridgeError):  # noqa: N818 - says what is wrong, as ObjectGone does
+    """The idempotency store cannot be reached, refuses us, or holds what we cannot read; the message waits in place."""
+
+
+class ClaimLost(BridgeError):  # noqa: N818 - says what happened, as ObjectGone does
+    """Another run has taken over this run's claim: its time was up. What this run still does would be done twice."""
+
+
+class JobRefused(BridgeError):  # noqa: N818 - says what happened, as ObjectGone does
+    """A message cannot become a Kubernetes Job, now or later. Never retried by ``tasks.launch_job``."""
+
+
+class JobNotAccepted(BridgeError):  # noqa: N818 - as JobRefused
+    """The Kubernetes API did not take or do what it was asked: away, busy, a quota used up, not allowed. Retried."""
+
+
+class NoMonitorBus(BridgeError):  # noqa: N818 - says what is missing, as ObjectGone does
+    """Workers were to be asked or told something, and no ``BRIDGE_MONITOR_URL`` is set to do it over."""
+
+
 class TaskExited(BridgeError):  # noqa: N818 - says what happened, as ObjectGone does
     """The task called ``sys.exit()``, or ended itself with another BaseException; an ordinary, retryable error."""
 

@@ -24,7 +24,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from bridge.errors import ObjectGone, ObjectTooLarge
 from bridge.retry_policy import Failure
-from bridge.task import BridgeTask, Republished, wanted_seconds
+from bridge.task import BridgeTask, MustWait, Republished, wanted_seconds
 
 
 def failure_of(info: ExceptionInfo, task: BridgeTask, *, revoked: bool = False) -> Failure | None:
@@ -53,6 +53,8 @@ def failure_of(info: ExceptionInfo, task: BridgeTask, *, revoked: bool = False) 
         case Reject():
             reason = "rejected" if exc.reason is None else text_of(exc.reason)
             return Failure("requeue" if exc.requeue else "reject", **{**told, "error": reason})
+        case MustWait():
+            return Failure("wait", wanted_seconds=exc.seconds, reason=exc.reason, error=exc.text or None)
         case Ignore():
             return Failure("ignore", reason=getattr(exc, "reason", None) or None)
         case ObjectGone():

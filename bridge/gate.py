@@ -76,7 +76,7 @@ class Gate:
             try:
                 self._hand_to_pool(request)
             except Exception:
-                log.exception("pool_refused", message_id=lease.message_id, task=lease.task)
+                log.exception("pool_refused", **lease.log_fields)
                 self._on_refused(lease)
             if self._one_at_a_time:
                 if self._line:

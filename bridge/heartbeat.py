@@ -73,7 +73,7 @@ class Heartbeat:
         """Hand back what nothing in this worker answers for."""
         self._on_sweep()
         for lease in self._table.unanswered(time.monotonic()):
-            log.warning("lease_unanswered", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
+            log.warning("lease_unanswered", **lease.log_fields)
             self._on_unanswered(lease)
 
     def beat(self) -> None:
@@ -94,7 +94,6 @@ class Heartbeat:
                     for n, lease in enumerate(leases)
                 ],
             )
-            metrics.requests.labels("ChangeMessageVisibilityBatch", "ok").inc()
             answered_at = time.monotonic()
             for entry in answer.get("Successful", []):
                 n = int(entry["Id"])
@@ -106,11 +105,10 @@ class Heartbeat:
                 if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):
                     results[int(entry["Id"])] = "stale"
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the leases stay and are tried again
-            metrics.requests.labels("ChangeMessageVisibilityBatch", error_code(error)).inc()
             log.warning("lease_renewal_failed", leases=len(leases), error_type=error_code(error), error=str(error))
         finally:
             for lease, handle, result in zip(leases, handles, results, strict=True):
                 self._table.beat_done(lease, handle, sent_at, result)
                 metrics.renewals.labels(result).inc()
                 if result == "stale":
-                    log.warning("lease_lost", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
+                    log.warning("lease_lost", **lease.log_fields)

@@ -49,9 +49,14 @@ class Intake:
         *,
         visibility_timeout_seconds: int,
         spare_receives: int,
+        worker: str,
         wake: Callable[[], None],
     ) -> None:
-        """``limits`` has every registered task; ``wake`` makes the main loop look into ``ready``."""
+        """``limits`` has every registered task; ``wake`` makes the main loop look into ``ready``.
+
+        ``worker`` tells this worker from every other, its own restarts included.
+        """
+        self._worker = worker
         self._table = table
         self._settler = settler
         self._rules = rules
@@ -65,6 +70,7 @@ class Intake:
         """Take in the messages of one receive; ``received_at`` is the monotonic time of SQS's answer."""
         for raw in messages:
             metrics.received.labels(queue.name).inc()
+            log.debug("message_received", message_id=raw.get("MessageId"), queue=queue.name, body=raw.get("Body"))
             try:
                 self._take_one(queue, raw, received_at)
             except Exception:  # an entry without a handle cannot even be held; SQS gives it again after its timeout
@@ -85,12 +91,12 @@ class Intake:
         older = self._table.take_in(lease, received_at)
         if older is not None:
             metrics.lapsed.labels(queue.name).inc()
-            log.warning("message_again", message_id=lease.message_id, queue=queue.name, state=older.state.value)
+            log.warning("message_again", **older.log_fields, state=older.state.value)
             return
         try:
             end = self._admit(lease)
         except Exception:  # a bug of ours or a form nobody has seen: the message must not be lost for it
-            log.exception("intake_bug", message_id=lease.message_id, queue=queue.name)
+            log.exception("intake_bug", **lease.log_fields)
             end = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
         if self._table.closed:
             end = HandBack("draining")
@@ -130,7 +136,7 @@ class Intake:
             if killer:
                 return killer
         lease.task = message.task
-        self.ready.append((lease, for_celery(message, self._delivery(lease))))
+        self.ready.append((lease, for_celery(message, self._delivery(lease, republished=message.retries))))
         return None
 
     def _apply_limits(self, lease: Lease, task: str, *, retries_republished: int) -> Verdict | None:
@@ -152,7 +158,7 @@ class Intake:
             lease.next_beat_at = 0.0  # the receive asked for another length: set this one with the next beat
         return None
 
-    def _delivery(self, lease: Lease) -> Delivery:
+    def _delivery(self, lease: Lease, *, republished: int = 0) -> Delivery:
         return Delivery(
             queue=lease.queue.name,
             queue_url=lease.queue.url,
@@ -161,6 +167,10 @@ class Intake:
             retries=lease.retries,
             received_at=datetime.fromtimestamp(lease.received_at_epoch, UTC),
             lease=lease.number,
+            message_id=lease.message_id,
+            owner=f"{lease.message_id}/{lease.receives}/{self._worker}/{lease.number}",
+            republished=republished,
+            trace=(lease.raw.get("Attributes") or {}).get("AWSTraceHeader"),
         )
 
 

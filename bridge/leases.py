@@ -88,6 +88,18 @@ class Lease:
         """The SQS MessageId."""
         return str(self.raw["MessageId"])
 
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What every log line about this message says of it: docs/logs.md calls these the message fields."""
+        return {
+            "message_id": self.message_id,
+            "task_id": self.task_id,
+            **({} if self.task is None else {"task": self.task}),
+            "queue": self.queue.name,
+            **self.about,
+            "attempt": self.attempts,
+        }
+
     def held_until(self, now: float) -> None:
         """Count the visibility timeout from ``now``, as far as the twelve hours allow, and the next renewal with it."""
         seconds = max(0, self.room_seconds(now))

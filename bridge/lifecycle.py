@@ -6,30 +6,30 @@ client or thread of ours exists.
 
 from __future__ import annotations
 
-import random
-import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 from celery import signals
 from celery.worker import state as worker_state
 
-from bridge import metrics
-from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, error_code, sqs_client
-from bridge.drain import Drain, PoolKind
-from bridge.errors import SettingsError
+from bridge import metrics, run_claims, run_report
+from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, sqs_client
+from bridge.deletion_cost import DeletionCost, this_pod
+from bridge.drain import Drain
 from bridge.gate import Gate, Waker
+from bridge.health_answers import Answers
 from bridge.heartbeat import Heartbeat
-from bridge.intake import Intake, TaskLimits
+from bridge.idempotency.release import Releases
+from bridge.intake import Intake
+from bridge.late_look_up import look_up_when_reachable
 from bridge.leases import Lease, LeaseTable, State
 from bridge.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.log import get_logger
-from bridge.queues import Queue, look_up
+from bridge.one_shot import present_one_shot
+from bridge.plan import Plan, pool_kind
+from bridge.queues import Queue
 from bridge.receivers import MAX_IN_FLIGHT, Receivers
-from bridge.routing import Rules
-from bridge.settings import WorkerSettings
 from bridge.settle import Settler
 from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.transport import Channel
@@ -37,48 +37,10 @@ from bridge.verdicts import HandBack, RetryIn
 
 log = get_logger(__name__)
 
-_POOL_KINDS: dict[str, PoolKind] = {
-    "celery.concurrency.prefork": "prefork",
-    "celery.concurrency.thread": "threads",
-    "celery.concurrency.solo": "solo",
-}
 #: Celery reads a prefetch multiplier of 0 as "no limit"; a window needs one, or a flood would be held by one worker.
 UNLIMITED_MULTIPLIER = 100
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the start-up found out, for the parts to be built from."""
-
-    settings: WorkerSettings
-    queues: tuple[Queue, ...]
-    rules: Rules
-    limits: Mapping[str, TaskLimits]
-
-
-_plan: Plan | None = None
-
-
-def present_plan() -> Plan:
-    """Return what was handed over; raises RuntimeError before that."""
-    if _plan is None:
-        raise RuntimeError("bridge.startup runs before Celery builds its consumer")
-    return _plan
-
-
-def use_plan(plan: Plan) -> None:
-    """Hand over from ``bridge.startup``; Celery makes the bootstep itself and can pass it nothing."""
-    global _plan  # noqa: PLW0603 - a process has one worker
-    _plan = plan
-
-
-def pool_kind(pool: Any) -> PoolKind:
-    """Return which pool it is; raises SettingsError for one that the bridge does not know how to drain."""
-    module = type(pool).__module__ if not isinstance(pool, type) else pool.__module__
-    kind = _POOL_KINDS.get(module)
-    if kind is None:
-        raise SettingsError(f"pool {module} is not supported: use -P prefork, threads or solo")
-    return kind
+#: The states of a message that is not settled yet.
+_HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
 
 
 class Bridge:
@@ -93,8 +55,11 @@ class Bridge:
         self._pool_kind = pool_kind(consumer.pool)
         self._channel: Channel | None = None
         self._consuming: set[str] = set()
+        self._receiving: set[str] = set()
         self._started = False
         self._loop_turned_at = time.monotonic()
+        self.releases = Releases()
+        self._one_shot = present_one_shot()
         self.waker = Waker(self._on_wake)
         self.gate = Gate(
             self.leases,
@@ -128,6 +93,7 @@ class Bridge:
             self.plan.limits,
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
             spare_receives=settings.spare_receives,
+            worker=f"{settings.pod_name}/{token_hex(4)}",
             wake=self.waker.wake,
         )
         self._receivers = Receivers(
@@ -139,8 +105,10 @@ class Bridge:
             ),
             sqs_client("receive", settings.region, read_seconds=PROBE_READ_SECONDS, connections=len(self._queues)),
             self.leases,
-            self._intake.take,
-            window=self._window,
+            self._one_shot.counting(self._intake.take) if self._one_shot else self._intake.take,
+            window=self._receive_window,
+            # One poll per interval is what "paced" promises.
+            max_in_flight=1 if self._one_shot or settings.poll_mode == "paced" else MAX_IN_FLIGHT,
             processes=self._processes,
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
             wait_time_seconds=settings.wait_time_seconds,
@@ -148,12 +116,13 @@ class Bridge:
             poll_interval_seconds=settings.poll_interval_seconds,
             paced=settings.poll_mode == "paced",
         )
+        self._liveness = Liveness(self._why_dead)
         self._heartbeat = Heartbeat(
             sqs_client("settle", settings.region, read_seconds=read_seconds, connections=1),
             self.leases,
             self._on_unanswered,
             renew=settings.heartbeat,
-            on_sweep=Liveness(self._why_dead).look,
+            on_sweep=self._liveness.look,
         )
         self.drain = Drain(
             self.leases,
@@ -163,15 +132,25 @@ class Bridge:
             pool_kind=self._pool_kind,
             pool_pids=self._pool_pids,
             drain_seconds=settings.drain_seconds,
-            exit_code=lambda: int(self._consumer.controller.exitcode or 0),
+            exit_code=self._exit_code,
+            release_claims=run_claims.release_stopped,
         )
-        metrics.leases.set_function(
-            lambda: self.leases.count(State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
-        )
+        if self._one_shot:
+            self._one_shot.signal = lambda: self.drain.first_signal
+            self._one_shot.watch(lambda: self.leases.count(*_HELD), self._end)
+        metrics.leases.set_function(lambda: self.leases.count(*_HELD))
         signals.worker_shutdown.connect(lambda **_: self.drain.wait(), weak=False, dispatch_uid="bridge.drain")
         self.settler.start()
         self._heartbeat.start()
+        # A Job's pod has no ReplicaSet that could choose another one.
+        if self._one_shot is None and (pod := this_pod(settings.pod_name)) is not None:
+            DeletionCost(pod, lambda: self.leases.count(*_HELD) > 0).start()
         self.drain.start()
+        if self.plan.health is not None:
+            answers = Answers(
+                self.plan.queues, self.leases, self._liveness, consumed=self._consuming, receiving=self._receiving
+            )
+            self.plan.health.start(answers.by_path())
         if self._pool_kind == "prefork":
             # Celery would drop what the pool has not accepted yet when its consumer closes; the child runs it all the
             # same, while the message is handed back. Without this it stays and is waited for like any running task.
@@ -194,9 +173,16 @@ class Bridge:
         self._consuming.add(name)
         queue = self._queues[name]
         if queue.dlq_url:
-            self._receivers.start(queue)
+            self._receive(queue)
         else:
-            threading.Thread(target=self._look_up_first, args=(queue,), name="bridge-look-up", daemon=True).start()
+            look_up_when_reachable(
+                self._settle_client,
+                queue,
+                self.plan.settings.sqs_dlq_url,
+                closed=lambda: self.leases.closed,
+                found=self._receive,
+                refused=lambda: self._end(2),
+            )
 
     def knows(self, task: str | None) -> bool:
         """Say whether a task of this name is registered."""
@@ -206,21 +192,9 @@ class Bridge:
         """Go to the last steps of the drain."""
         self.drain.request(forced=True)
 
-    def _look_up_first(self, queue: Queue) -> None:
-        """SQS could not be reached when the worker started: wait for it, as long as it takes."""
-        while not self.leases.closed:
-            try:
-                found = look_up(self._settle_client, queue, self.plan.settings.sqs_dlq_url)
-            except SettingsError as error:
-                log.critical("worker_refused", error=str(error))
-                _end_worker(2)
-                return
-            except Exception as error:  # noqa: BLE001 - network errors, throttling, 5xx: what may pass
-                log.warning("sqs_unreachable", queue=queue.name, error_type=error_code(error), error=str(error))
-                time.sleep(random.uniform(1.0, 3.0))  # noqa: S311 - spreads retries, is no secret
-                continue
-            self._receivers.start(found)
-            return
+    def _receive(self, queue: Queue) -> None:
+        self._receivers.start(queue)
+        self._receiving.add(queue.name)
 
     def _on_run_ended(self, task: Any = None, **_: Any) -> None:
         """Celery's last signal of a run, sent in this process by the threads and solo pools."""
@@ -228,6 +202,7 @@ class Bridge:
         for lease in self.leases.in_state(State.RUNNING):
             if lease.number == number:
                 lease.run_ended_at = time.monotonic()
+                run_report.overran(lease)
 
     def _on_wake(self) -> None:
         """On the main loop: give Celery what was received, then start what may start."""
@@ -242,7 +217,7 @@ class Bridge:
         try:
             self._channel.deliver(lease.queue.name, payload)
         except Exception:  # whatever Celery's strategy trips over: the message must outlive it
-            log.exception("deliver_bug", message_id=lease.message_id, task=lease.task)
+            log.exception("deliver_bug", **lease.log_fields)
             self._on_bug(lease)
         finally:
             lease.delivered = True
@@ -278,7 +253,7 @@ class Bridge:
     def _on_lapsed(self, lease: Lease) -> None:
         self.leases.drop(lease)
         metrics.lapsed.labels(lease.queue.name).inc()
-        log.warning("message_lapsed", message_id=lease.message_id, task=lease.task, queue=lease.queue.name)
+        log.warning("message_lapsed", **lease.log_fields)
 
     def _processes(self) -> int:
         try:
@@ -292,11 +267,24 @@ class Bridge:
         except AttributeError:
             return []
 
+    def _exit_code(self) -> int:
+        """Return what a drain leaves with that cannot wait for Celery to leave."""
+        if self._one_shot is None:
+            return int(self._consumer.controller.exitcode or 0)
+        code = self._one_shot.exit_code()
+        self._one_shot.before_leaving(code)
+        return code
+
+    def _end(self, exit_code: int) -> None:
+        worker_state.should_stop = exit_code
+        self.waker.wake()
+
+    def _receive_window(self) -> int:
+        if self._one_shot is None:
+            return self._window()
+        return self._one_shot.window(self._window(), self.leases.count(State.WAITING, State.RUNNING))
+
     def _window(self) -> int:
         # With --autoscale the pool grows when more waits than it can run, so the window is that of the largest pool.
         most = max(self._processes(), getattr(self._consumer.controller, "max_concurrency", None) or 0)
         return most * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
-
-
-def _end_worker(exit_code: int) -> None:
-    worker_state.should_stop = exit_code

@@ -3,11 +3,12 @@
 It is not when a receiver that has room is stuck inside one call for three times as long as any call may take, when a
 receiver's thread has died, or when the main loop stands still although it runs no task itself. A full window of
 hour-long tasks, an AWS outage (calls fail, but they end), a pause between polls, a drain and a busy solo worker are all
-fine. Who asks: a log event and the gauge ``bridge_live``.
+fine. Who asks: the probe ``/live``, a log event and the gauge ``bridge_live``.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,15 +69,18 @@ class Liveness:
     def __init__(self, ask: Callable[[], list[str]]) -> None:
         """``ask`` returns what is stuck."""
         self._ask = ask
+        self._lock = threading.Lock()  # the sweep looks, and every probe does
         self.reasons: list[str] = []
         metrics.live.set(1)
 
     def look(self) -> list[str]:
         """Return what is stuck now; logs ``worker_stuck`` and ``worker_unstuck`` at the change."""
-        before, self.reasons = self.reasons, self._ask()
-        metrics.live.set(0 if self.reasons else 1)
-        if self.reasons and not before:
-            log.critical("worker_stuck", error="; ".join(self.reasons))
-        elif before and not self.reasons:
+        with self._lock:
+            before, self.reasons = self.reasons, self._ask()
+            reasons = self.reasons
+            metrics.live.set(0 if reasons else 1)
+        if reasons and not before:
+            log.critical("worker_stuck", error="; ".join(reasons))
+        elif before and not reasons:
             log.warning("worker_unstuck")
-        return self.reasons
+        return reasons

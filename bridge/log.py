@@ -3,10 +3,14 @@
 They go through the standard library's loggers, so Celery's handlers, ``-f`` and a user's own ``logging`` set-up keep
 working; only the last step, turning a record into a line, is ours (``line_formatter``), and it does the same for every
 record of the process, the user's included: one JSON object a line in a container, a readable line on a terminal.
+
+While a task runs, every line of its thread says whose run it is (``bridge.run_context``). docs/logs.md lists the events
+and their fields; a test compares it with the code.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from typing import Any, Literal, cast
@@ -33,11 +37,23 @@ def default_format() -> Literal["text", "json"]:
     return "text" if sys.stderr.isatty() else "json"
 
 
-def line_formatter(log_format: Literal["text", "json"], **fields: str) -> logging.Formatter:
-    """Return the formatter that writes one line a record, with ``fields`` on each."""
+def body_fields(body: str) -> dict[str, Any]:
+    """Return what a log line may say of a message's body: its SHA-256 in hex and its bytes as UTF-8, never itself."""
+    data = body.encode("utf-8", "surrogatepass")
+    return {"body_sha256": hashlib.sha256(data).hexdigest(), "body_bytes": len(data)}
+
+
+def line_formatter(log_format: Literal["text", "json"], **fields: str | None) -> logging.Formatter:
+    """Return the formatter that writes one line a record, with those of ``fields`` on each that are not None.
+
+    Without a ``job_id`` among them, a line about a task has the task's id as its ``job_id``.
+    """
+    constant = {name: value for name, value in fields.items() if value is not None}
 
     def add_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {**event, **fields}
+        if "job_id" not in constant and "task_id" in event:
+            event.setdefault("job_id", event["task_id"])
+        return {**event, **constant}
 
     renderer: Any = (
         structlog.processors.JSONRenderer(default=str)
@@ -48,6 +64,7 @@ def line_formatter(log_format: Literal["text", "json"], **fields: str) -> loggin
     )
     before: list[Any] = [
         structlog.stdlib.ExtraAdder(),
+        structlog.contextvars.merge_contextvars,  # a field of the line itself wins
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -67,7 +84,7 @@ def drop_celery_duplicate(_: WrappedLogger, __: str, event: EventDict) -> EventD
     return event
 
 
-def use_format(logger: logging.Logger, log_format: Literal["text", "json"], **fields: str) -> None:
+def use_format(logger: logging.Logger, log_format: Literal["text", "json"], **fields: str | None) -> None:
     """Give every handler of ``logger`` our line format."""
     for handler in logger.handlers:
         handler.setFormatter(line_formatter(log_format, **fields))

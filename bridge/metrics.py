@@ -22,9 +22,20 @@ message_age = Histogram(
     ["queue"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400),
 )
+overruns = Counter(
+    "bridge_time_limit_overruns_total",
+    "Runs that went on beyond their time limit, in the threads and solo pools, which cannot stop them.",
+    ["task"],
+)
 leases = Gauge("bridge_leases", "Messages held now: waiting, running, or with their end not confirmed yet.")
 renewals = Counter("bridge_lease_renewals_total", "Renewals of leases.", ["result"])
-requests = Counter("bridge_sqs_requests_total", "Calls to SQS.", ["action", "result"])
+requests = Counter(
+    "bridge_sqs_requests_total", "Calls to SQS; the result is ok or an error's code.", ["action", "result"]
+)
 last_poll = Gauge("bridge_last_poll_timestamp_seconds", "When a receive last succeeded.", ["queue"])
 live = Gauge("bridge_live", "1 while the worker is alive as its liveness probe means it, else 0.")
 draining = Gauge("bridge_draining", "1 from SIGTERM on.")
+events_dropped = Counter(
+    "bridge_monitor_events_dropped_total",
+    "Celery events that were not sent, because the monitor bus could not take them in time.",
+)

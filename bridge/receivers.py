@@ -75,8 +75,13 @@ class Receivers:
         max_messages_per_poll: int = BATCH,
         poll_interval_seconds: float = 0.0,
         paced: bool = False,
+        max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
-        """``window`` and ``processes`` are asked at each receive, because a pool may grow and shrink."""
+        """``window`` and ``processes`` are asked at each receive, because a pool may grow and shrink.
+
+        ``max_in_flight`` receives of one queue are under way at most.
+        """
+        self._max_in_flight = max_in_flight
         self._client = client
         self._probe_client = probe_client
         self._table = table
@@ -139,7 +144,6 @@ class Receivers:
             except Exception as error:  # noqa: BLE001 - whatever SQS or the network does, the receiver goes on
                 failures += 1
                 polls.idle = True  # one receiver probes; the others wait for it
-                metrics.requests.labels("ReceiveMessage", error_code(error)).inc()
                 pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 10))
                 pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, is no secret
                 log.warning(
@@ -198,7 +202,6 @@ class Receivers:
                 MessageAttributeNames=["All"],
             )
             received_at = time.monotonic()
-            metrics.requests.labels("ReceiveMessage", "ok").inc()
             metrics.last_poll.labels(polls.queue.name).set_to_current_time()
             messages: Sequence[Mapping[str, Any]] = answer.get("Messages") or []
             if messages:
@@ -212,7 +215,7 @@ class Receivers:
                 if extra:
                     polls.extra_asked -= size
                 self._table.changed.notify_all()
-        if messages and not extra and polls.threads < MAX_IN_FLIGHT and not self._stopped.is_set():
+        if messages and not extra and polls.threads < self._max_in_flight and not self._stopped.is_set():
             self._start_thread(polls, extra=True)
         return messages
 

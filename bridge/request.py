@@ -17,7 +17,8 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
@@ -26,15 +27,18 @@ from celery.worker.request import Request as CeleryRequest
 from celery.worker.request import task_ready
 from kombu.utils.encoding import safe_repr, safe_str
 
-from bridge import metrics, scratch
+from bridge import metrics, run_claims, run_report, scratch
 from bridge.failure import failure_of, text_of, unwrapped
 from bridge.leases import Lease, State
 from bridge.log import get_logger
 from bridge.retry_policy import Attempt, Failure, decide
 from bridge.settlement import BUG_DELAY_SECONDS
-from bridge.verdicts import DeadLetter, Delete, RetryIn, Verdict
+from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)
+
+#: The process of the run is gone, so nothing of what it claimed was released.
+_KILLED = frozenset({"worker-lost", "time-limit"})
 
 
 class Request(CeleryRequest):
@@ -52,7 +56,11 @@ class Request(CeleryRequest):
         self.lease = lease
         self._settle = message.channel.bridge.settler.settle
         self._request_drain = message.channel.bridge.request_forced_drain
+        self._releases = message.channel.bridge.releases
         self._verdict: Verdict | None = None
+        self._deferral = threading.Lock()
+        self._deferred: Literal["no", "pending", "done"] = "no"
+        self._timeout_meanwhile: float | None = None
         lease.request = weakref.ref(self)
 
     def acknowledge(self) -> None:
@@ -60,14 +68,17 @@ class Request(CeleryRequest):
         if not self.acknowledged:
             self.acknowledged = True
             if self._verdict is None:
-                self._log_success()
+                run_report.succeeded(self)
             self._settle(self.lease, self._verdict or Delete())
 
     def reject(self, requeue: bool = False) -> None:
         """The run is over and failed; ``requeue`` carries no meaning."""
         if not self.acknowledged:
             self.acknowledged = True
-            self._settle(self.lease, self._verdict or DeadLetter("rejected", None, "Celery rejected the message"))
+            verdict = self._verdict or DeadLetter("rejected", None, "Celery rejected the message")
+            self._settle(self.lease, verdict)
+            if isinstance(verdict, HandBack) or (isinstance(verdict, DeadLetter) and verdict.reason == "rejected"):
+                self.send_event("task-rejected", requeue=isinstance(verdict, HandBack))
 
     def revoked(self) -> bool:
         """Say whether the task was revoked or has expired; then its message is settled as ignored."""
@@ -90,7 +101,7 @@ class Request(CeleryRequest):
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Note that the run began."""
         super().on_accepted(pid, time_accepted)
-        log.info("task_started", **self._fields(), pid=pid)
+        log.info("task_started", **self.lease.log_fields, pid=pid)
         if self.lease.receives == 1:
             sent = (self.lease.raw.get("Attributes") or {}).get("SentTimestamp")
             if sent:
@@ -105,6 +116,13 @@ class Request(CeleryRequest):
             super().on_timeout(soft, timeout)
             return
         self._clear_scratch()
+        with self._deferral:
+            if self._deferred == "pending":
+                self._timeout_meanwhile = timeout
+                return
+        self._end_after_timeout(timeout)
+
+    def _end_after_timeout(self, timeout: float) -> None:
         if self._is_mine_to_end():
             error = TimeLimitExceeded(timeout)
             failure = Failure("time-limit", retryable=True, error_type=type(error).__name__, error=text_of(error))
@@ -112,10 +130,10 @@ class Request(CeleryRequest):
             if isinstance(self._verdict, RetryIn):
                 self._retry_without_result(text_of(error), None)
                 return
-            self._log_failure(failure)
+            run_report.failed(self, failure)
         if isinstance(self._verdict, DeadLetter):
             with self._settled_whatever_happens():
-                super().on_timeout(soft, timeout)
+                super().on_timeout(False, timeout)
         else:
             task_ready(self)  # it will run again, so there is no FAILURE to store
 
@@ -127,11 +145,33 @@ class Request(CeleryRequest):
         """
         try:
             self._end_failed_run(exc_info, send_failed_event, return_ok)
-        except Exception:
-            log.exception("request_bug", **self._fields())
-            task_ready(self)
-            self._verdict = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
-            self.reject()
+        except Exception as error:  # noqa: BLE001 - told and survived, see above
+            self._end_by_bug(error)
+
+    def _end_by_bug(self, error: Exception) -> None:
+        log.error("request_bug", **self.lease.log_fields, exc_info=error)
+        task_ready(self)
+        self._verdict = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
+        self.reject()
+
+    def _take_notes(self, exc: BaseException) -> None:
+        """Use the count of the idempotency store, where the run had one, instead of SQS's."""
+        retries = getattr(exc, "bridge_retries", None)
+        if isinstance(retries, int):
+            self._retries = retries
+
+    @property
+    def _retries(self) -> int:
+        return int(self.request_dict.get("retries") or 0)
+
+    @_retries.setter
+    def _retries(self, retries: int) -> None:
+        self.request_dict["retries"] = retries
+        self.lease.retries = retries
+        self.lease.attempts = retries + 1
+
+    def _republished(self) -> int:
+        return int((self._request_dict.get("bridge") or {}).get("republished") or 0)
 
     def _end_failed_run(self, exc_info: ExceptionInfo, send_failed_event: bool, return_ok: bool) -> None:
         if not return_ok:
@@ -140,6 +180,41 @@ class Request(CeleryRequest):
             task_ready(self)
             return
         failure = failure_of(exc_info, self.task, revoked=self._told_to_end())
+        self._take_notes(unwrapped(exc_info.exception))
+        release = None if failure is None else run_claims.owed(self, unwrapped(exc_info.exception), failure)
+        if release is not None and failure is not None and not return_ok and failure.kind in _KILLED:
+            # Only the store knows how many runs of this message have failed, and the message must find its claim free.
+            self._deferred = "pending"
+            release.then = partial(self._end_released_run, exc_info, failure, send_failed_event)
+            self._releases.add(release)
+            return
+        if release is not None:
+            self._releases.add(release)
+        self._end_with(failure, exc_info, send_failed_event, return_ok)
+
+    def _end_released_run(
+        self, exc_info: ExceptionInfo, failure: Failure, send_failed_event: bool, failures: int | None
+    ) -> None:
+        """Go on with the end of a killed run, once its claim is released; in a thread of ``Releases``."""
+        if failures is not None:
+            self._retries = failures - 1 + self._republished()
+        try:
+            if self._is_mine_to_end():
+                self._end_with(failure, exc_info, send_failed_event, False)
+            else:
+                task_ready(self)  # the drain has stopped waiting and handed it back
+        except Exception as error:  # noqa: BLE001 - as in on_failure
+            self._end_by_bug(error)
+        finally:
+            with self._deferral:
+                self._deferred = "done"
+                timeout = self._timeout_meanwhile
+            if timeout is not None:
+                self._end_after_timeout(timeout)
+
+    def _end_with(
+        self, failure: Failure | None, exc_info: ExceptionInfo, send_failed_event: bool, return_ok: bool
+    ) -> None:
         if failure is None:
             self._verdict = Delete()
         elif failure.kind == "worker-lost" and self._success_was_stored():
@@ -149,7 +224,7 @@ class Request(CeleryRequest):
             if isinstance(self._verdict, RetryIn) and failure.kind != "retry-requested":
                 self._retry_without_result(safe_repr(unwrapped(exc_info.exception)), exc_info.traceback)
                 return
-            self._log_failure(failure)
+            run_report.failed(self, failure)
         if isinstance(unwrapped(exc_info.exception), MemoryError):
             # Celery would raise it again in this process, which is not the one that ran out of memory.
             task_ready(self)
@@ -170,7 +245,7 @@ class Request(CeleryRequest):
         try:
             yield
         except Exception:
-            log.exception("bookkeeping_failed", **self._fields())
+            log.exception("bookkeeping_failed", **self.lease.log_fields)
         finally:
             self.reject()
 
@@ -184,7 +259,7 @@ class Request(CeleryRequest):
     def _decide(self, failure: Failure) -> Verdict:
         lease, task = self.lease, self.task
         attempt = Attempt(
-            retries=int(self.request_dict.get("retries") or 0),
+            retries=self._retries,
             max_retries=task.max_retries,
             age_seconds=lease.age_seconds(time.monotonic()),
             backoff_seconds=task.backoff_seconds,
@@ -192,8 +267,10 @@ class Request(CeleryRequest):
         )
         jitter = random.random() if task.retry_jitter else 1.0  # noqa: S311 - spreads retries, is no secret
         verdict = decide(failure, attempt, jitter=jitter)
-        if isinstance(verdict, RetryIn):
-            self._log_retry(verdict, attempt)
+        if isinstance(verdict, RetryIn) and failure.kind == "wait":
+            run_report.waits(self, verdict)
+        elif isinstance(verdict, RetryIn):
+            run_report.retried(self, verdict, attempt.retries)
         return verdict
 
     def _retry_without_result(self, exception: str, traceback: Any) -> None:
@@ -216,56 +293,6 @@ class Request(CeleryRequest):
             einfo=exc_info,
         )
         self.send_event("task-failed", exception=safe_repr(exc), traceback=exc_info.traceback)
-
-    def _log_success(self) -> None:
-        seconds = self._count_run("succeeded")
-        log.info("task_succeeded", **self._fields(), duration_seconds=seconds)
-
-    def _log_retry(self, verdict: RetryIn, attempt: Attempt) -> None:
-        seconds = self._count_run("retried")
-        fields = {"delay_seconds": verdict.delay_seconds, "duration_seconds": seconds}
-        if verdict.delay_seconds < verdict.wanted_seconds:
-            fields["wanted_seconds"] = round(verdict.wanted_seconds, 3)  # cut: SQS holds a message twelve hours at most
-        log.warning(
-            "task_retried",
-            **self._fields(),
-            **fields,
-            error_type=verdict.error_type,
-            error=verdict.error,
-            retries=attempt.retries,
-            max_retries=attempt.max_retries,
-        )
-
-    def _log_failure(self, failure: Failure) -> None:
-        if failure.kind in ("retry-requested", "ignore", "revoked", "requeue"):
-            self._count_run("ignored" if failure.kind in ("ignore", "revoked") else "retried")
-            return
-        seconds = self._count_run("failed")
-        log.error(
-            "task_failed",
-            **self._fields(),
-            duration_seconds=seconds,
-            error_type=failure.error_type,
-            error=failure.error,
-        )
-
-    def _count_run(self, outcome: str) -> float:
-        seconds = 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
-        metrics.task_runs.labels(self.task.name, outcome).inc()
-        if self.time_start is not None:
-            metrics.task_seconds.labels(self.task.name).observe(seconds)
-        return round(seconds, 4)
-
-    def _fields(self) -> dict[str, Any]:
-        lease = self.lease
-        return {
-            "message_id": lease.message_id,
-            "task_id": self.id,
-            "task": self.name,
-            "queue": lease.queue.name,
-            **lease.about,
-            "attempt": lease.attempts,
-        }
 
 
 def _revoked_ids() -> Any:

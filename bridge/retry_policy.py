@@ -6,7 +6,7 @@ The table in the README ("What becomes of a message") is this file read aloud.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
@@ -28,6 +28,7 @@ FailureKind = Literal[
     "object-gone",
     "too-large",
     "revoked",
+    "wait",  # the run could not begin (a live claim of another run, no store): no attempt
 ]
 
 
@@ -35,9 +36,9 @@ FailureKind = Literal[
 class Failure:
     """How a run ended, in plain data.
 
-    ``wanted_seconds`` belongs to ``retry-requested``; ``retryable`` says that the error is one the task retries on;
+    ``wanted_seconds`` belongs to ``retry-requested`` and ``wait``; ``retryable``: the task retries on this error;
     ``gave_up`` that the task's own call to retry() had reached its limit;
-    ``reason`` belongs to ``ignore`` (why there was nothing to do).
+    ``reason`` belongs to ``ignore`` (why there was nothing to do) and ``wait`` (what it waits for).
     """
 
     kind: FailureKind
@@ -70,6 +71,8 @@ def decide(failure: Failure, attempt: Attempt, *, jitter: float) -> Verdict:
     match failure.kind:
         case "retry-requested":
             return _retry(failure, attempt, failure.wanted_seconds)
+        case "wait":
+            return replace(_retry(failure, attempt, failure.wanted_seconds), reason=failure.reason)
         case "ignore":
             return Delete("ignored", failure.reason) if failure.reason else Delete()
         case "revoked":

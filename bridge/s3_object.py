@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, TypedDict
 
 from bridge.errors import NotEnoughDisk, ObjectTooLarge
+from bridge.progress import Progress
 from bridge.s3_event import ObjectRecord
 from bridge.scratch import directory
 
@@ -77,6 +78,17 @@ class S3Object(ObjectRecord):
         return self.to_dict()
 
     @property
+    def progress(self) -> Progress:
+        """The checkpoint of the work on this object: ``load()`` and ``save(dict)``, kept for the next attempt."""
+        kept: Progress = vars(self).setdefault("_progress", Progress())
+        return kept
+
+    def with_progress(self, progress: Progress) -> Self:
+        """Return this object with that checkpoint."""
+        vars(self)["_progress"] = progress
+        return self
+
+    @property
     def url(self) -> str:
         """``s3://bucket/key``, the key as it is."""
         return f"s3://{self.bucket}/{self.key}"
@@ -120,6 +132,28 @@ class S3Object(ObjectRecord):
         """What S3 knows about the object (HeadObject), without its bytes."""
         return current_source().head(self)
 
+    def put_once(
+        self,
+        url: str,
+        body: bytes | str | BinaryIO,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Write ``body`` to ``s3://bucket/key`` unless an object is there; say whether this call wrote it.
+
+        S3 itself decides (If-None-Match), so of two runs that write the same key one writes and the other gets False,
+        whatever happens between an effect and its completion in the idempotency store. Derive the key from this object
+        (its key, its eTag) and nothing else, and what a run writes is written once. Text is written as UTF-8; a file
+        must be seekable; at most 5 GB, S3's limit for one PUT. Raises ValueError for another kind of URL, and
+        botocore's errors (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+        """
+        bucket, slash, key = url.removeprefix("s3://").partition("/")
+        if not url.startswith("s3://") or not bucket or not slash or not key:
+            raise ValueError(f"put_once writes to s3://bucket/key, not {url!r}")
+        content = body.encode() if isinstance(body, str) else body
+        return current_source().put_once(bucket, key, content, content_type, dict(metadata or {}))
+
     def check_size(self, size: int) -> None:
         """Raise ObjectTooLarge when an object of ``size`` bytes is more than the task takes; asked by the sources."""
         if self.max_bytes is not None and size > self.max_bytes:
@@ -144,6 +178,12 @@ class ObjectSource(Protocol):
 
     def head(self, obj: S3Object) -> ObjectHead:
         """The object's size, eTag, metadata and so on."""
+        ...
+
+    def put_once(
+        self, bucket: str, key: str, body: bytes | BinaryIO, content_type: str | None, metadata: dict[str, str]
+    ) -> bool:
+        """Write an object unless there is one; say whether this call wrote it."""
         ...
 
 

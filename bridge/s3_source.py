@@ -10,12 +10,15 @@ This module imports boto3, so it is imported by the first read (or write) and no
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import random
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, cast
 
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from boto3.session import Session
@@ -30,6 +33,8 @@ from bridge.s3_object import ObjectHead, S3Object
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+T = TypeVar("T")
+
 MEBIBYTE = 1024 * 1024
 BUFFER_BYTES = MEBIBYTE
 PARALLEL_FROM_BYTES = 16 * MEBIBYTE  # below this, more connections cost more time than they save
@@ -40,6 +45,8 @@ PARALLEL_PARTS = 8
 # 405 is the answer for a version id that is a delete marker.
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404", "405"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})
+_CONFLICTS = frozenset({"ConditionalRequestConflict", "409"})
+_CONFLICT_TRIES = 5
 
 
 def read_arguments(obj: S3Object, *, conditional: bool = True) -> dict[str, str]:
@@ -96,6 +103,28 @@ class _S3Source:
             version_id=response.get("VersionId"),
             storage_class=response.get("StorageClass", "STANDARD"),
         )
+
+    def put_once(
+        self, bucket: str, key: str, body: bytes | BinaryIO, content_type: str | None, metadata: dict[str, str]
+    ) -> bool:
+        kind = {"ContentType": content_type} if content_type else {}
+        start = None if isinstance(body, bytes) else body.tell()
+        for attempt in itertools.count(1):
+            try:
+                s3_client().put_object(Bucket=bucket, Key=key, Body=body, Metadata=metadata, IfNoneMatch="*", **kind)
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in _CHANGED:
+                    return False
+                # Another conditional write of this key was under way: whether it came through, the next try tells.
+                if code not in _CONFLICTS or attempt == _CONFLICT_TRIES:
+                    raise
+            else:
+                return True
+            if start is not None:
+                cast(BinaryIO, body).seek(start)
+            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 - spreads tries, is no secret
+        raise AssertionError("the loop has no end of its own")
 
 
 S3_SOURCE = _S3Source()
@@ -185,26 +214,36 @@ def _copy_in_parts(obj: S3Object, head: ObjectHead, path: Path) -> None:
 
 
 class _Clients:
-    """The S3 clients of this process, by region."""
+    """The session of this process and its S3 clients, by region."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         # A new lock as well: another thread of the parent may have held the old one at the moment of a fork.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._session: Session | None = None
         self._by_region: dict[str | None, Any] = {}
+        self.generation = object()
+
+    def make(self, new: Callable[[Session], T]) -> T:
+        """Return what ``new`` makes of this process's session; sessions are not thread-safe, so one at a time."""
+        with self._lock:
+            # One session for all: its second client takes 0.3 MB, a client with a session of its own 12 MB.
+            self._session = self._session or Session()
+            return new(self._session)
 
     def get(self, region: str | None) -> Any:
         with self._lock:
             if region not in self._by_region:
-                # One session for all: its second client takes 0.3 MB, a client with a session of its own 12 MB.
-                self._session = self._session or Session()
-                # boto3 itself does not read AWS_REGION.
-                name = region or os.environ.get("AWS_REGION") or self._session.region_name or "us-east-1"
-                self._by_region[region] = self._session.client("s3", region_name=name, config=_config())
+                self._by_region[region] = self.make(lambda session: self._new(session, region))
             return self._by_region[region]
+
+    @staticmethod
+    def _new(session: Session, region: str | None) -> Any:
+        # boto3 itself does not read AWS_REGION.
+        name = region or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+        return session.client("s3", region_name=name, config=_config())
 
 
 def _config() -> Config:
@@ -229,6 +268,22 @@ def s3_client(region: str | None = None) -> Any:
     else us-east-1. Endpoint and credentials are found by the SDK (AWS_ENDPOINT_URL_S3, the credential chain…).
     """
     return _clients.get(region)
+
+
+class PerProcess(Generic[T]):
+    """A client of another kind, made from this process's session when it is first asked for, and anew after a fork."""
+
+    def __init__(self, new: Callable[[Session], T]) -> None:
+        """``new`` makes the client from the session."""
+        self._new = new
+        self._made: tuple[object, T] | None = None
+
+    def get(self) -> T:
+        """Return this process's client; threads may share it."""
+        made = self._made
+        if made is None or made[0] is not _clients.generation:
+            made = self._made = (_clients.generation, _clients.make(self._new))
+        return made[1]
 
 
 def forget_clients() -> None:

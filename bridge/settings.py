@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
+from bridge import old_names
 from bridge import settings_rules as rules
 from bridge.errors import SettingsError
 from bridge.region import EMULATOR_REGION, is_aws_host, is_region_name, region_for
 from bridge.settings_model import (
+    ArchiveSettings,
+    HealthSettings,
+    JobSettings,
+    MonitorSettings,
+    OperatorSettings,
+    QueueSettings,
     RegionalSettings,
     ResultsSettings,
     RetrySettings,
+    RoutingSettings,
     Settings,
     TaskQueueSettings,
     WorkerSettings,
@@ -31,14 +39,29 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "ArchiveSettings",
+    "HealthSettings",
+    "JobSettings",
+    "MonitorSettings",
+    "OperatorSettings",
+    "QueueSettings",
     "ResultsSettings",
     "RetrySettings",
+    "RoutingSettings",
     "TaskQueueSettings",
     "WorkerSettings",
+    "load_archive_settings",
+    "load_health_settings",
+    "load_job_settings",
+    "load_monitor_settings",
+    "load_operator_settings",
+    "load_queue_settings",
     "load_results_settings",
     "load_retry_settings",
+    "load_routing_settings",
     "load_task_queue_settings",
     "load_worker_settings",
+    "old_names_in_use",
     "region_for",
 ]
 
@@ -61,9 +84,45 @@ def load_task_queue_settings(environ: Mapping[str, str] | None = None) -> TaskQu
     return _load(TaskQueueSettings, environ, "SQS_TASK_QUEUE_URL")
 
 
+def load_health_settings(environ: Mapping[str, str] | None = None) -> HealthSettings:
+    """Where the worker serves its health. Requires nothing. Raises SettingsError like load_worker_settings."""
+    return _load(HealthSettings, environ, None)
+
+
+def load_monitor_settings(environ: Mapping[str, str] | None = None) -> MonitorSettings:
+    """For a process that watches or commands workers. Requires nothing. Raises like load_worker_settings."""
+    return _load(MonitorSettings, environ, None)
+
+
+def load_operator_settings(
+    environ: Mapping[str, str] | None = None, region_from: str = "SQS_QUEUE_URL"
+) -> OperatorSettings:
+    """For a command that an operator types: all settings, none required; each command asks for its own.
+
+    ``region_from`` names the setting whose queue URL may name the region. Raises SettingsError like
+    load_worker_settings.
+    """
+    return _load(OperatorSettings, environ, region_from)
+
+
 def load_results_settings(environ: Mapping[str, str] | None = None) -> ResultsSettings:
     """For a shipped task that writes results. Requires nothing. Raises SettingsError like load_worker_settings."""
     return _load(ResultsSettings, environ, "SQS_QUEUE_URL")
+
+
+def load_archive_settings(environ: Mapping[str, str] | None = None) -> ArchiveSettings:
+    """For ``tasks.archive``. Requires nothing. Raises SettingsError like load_worker_settings."""
+    return _load(ArchiveSettings, environ, "SQS_QUEUE_URL")
+
+
+def load_job_settings(environ: Mapping[str, str] | None = None) -> JobSettings:
+    """For ``tasks.launch_job``. Requires nothing. Raises SettingsError like load_worker_settings."""
+    return _load(JobSettings, environ, "SQS_QUEUE_URL")
+
+
+def old_names_in_use(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Settings of the service that ``tasks.archive`` takes over from → the setting of ours that each stands for."""
+    return old_names.in_use(rules.in_force(os.environ if environ is None else environ))
 
 
 def load_retry_settings(environ: Mapping[str, str] | None = None) -> RetrySettings:
@@ -71,12 +130,25 @@ def load_retry_settings(environ: Mapping[str, str] | None = None) -> RetrySettin
     return _load(RetrySettings, environ, None)
 
 
+def load_queue_settings(environ: Mapping[str, str] | None = None) -> QueueSettings:
+    """For a command that looks at queues or sends to them. Requires nothing. Raises like load_worker_settings."""
+    given = rules.in_force(os.environ if environ is None else environ)
+    named = (name for name in ("SQS_QUEUE_URL", "SQS_TASK_QUEUE_URL", "SQS_DLQ_URL") if name in given)
+    return _load(QueueSettings, given, next(named, "SQS_QUEUE_URL"))
+
+
+def load_routing_settings(environ: Mapping[str, str] | None = None) -> RoutingSettings:
+    """For a command that says which task takes a message. Raises SettingsError like load_worker_settings."""
+    return _load(RoutingSettings, environ, "SQS_QUEUE_URL")
+
+
 def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | None) -> _S:
     """``cls`` from the environment; ``queue_name`` is the setting whose queue URL may name the region."""
-    given = rules.in_force(os.environ if environ is None else environ)
+    given, behind = old_names.translate(rules.in_force(os.environ if environ is None else environ))
     # A process that only sends is somebody's own: its SQS_… names need not be ours, and a broker URL does not redirect
-    # the transport that the app names itself. A worker is ours alone.
-    faults = rules.unknown_names(given, _names(WorkerSettings)) if issubclass(cls, WorkerSettings) else []
+    # the transport that the app names itself. A worker is ours alone, and so is a command.
+    ours = issubclass(cls, (QueueSettings, RoutingSettings))
+    faults = rules.unknown_names(given, _names(WorkerSettings)) if ours else []
     if issubclass(cls, WorkerSettings):
         faults += rules.redirects(given)
     source = EnvSettingsSource(cls)
@@ -92,7 +164,7 @@ def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | No
     try:
         settings = cls(**values)
     except ValidationError as error:
-        faults += [text for details in error.errors() for text in _fault_texts(details, cls, given)]
+        faults += [text for details in error.errors() for text in _fault_texts(details, cls, given, behind)]
     if faults:
         raise SettingsError("; ".join(faults))
     return settings
@@ -143,8 +215,13 @@ def _profile_region(given: Mapping[str, str]) -> str | None:
     return region if isinstance(region, str) and region else None
 
 
-def _fault_texts(error: ErrorDetails, cls: type[Settings], given: Mapping[str, str]) -> Sequence[str]:
-    """What one of pydantic's errors means to a user, in one or more complete texts."""
+def _fault_texts(
+    error: ErrorDetails, cls: type[Settings], given: Mapping[str, str], behind: Mapping[str, tuple[str, ...]]
+) -> Sequence[str]:
+    """What one of pydantic's errors means to a user, in one or more complete texts.
+
+    ``behind`` are the old names that a setting was filled from: the user must find the one that is really there.
+    """
     key = error["loc"][0]
     name, field = next((f.validation_alias, f) for n, f in cls.model_fields.items() if key in (n, f.validation_alias))
     if error["type"] == "missing":
@@ -153,7 +230,8 @@ def _fault_texts(error: ErrorDetails, cls: type[Settings], given: Mapping[str, s
     if isinstance(cause, Faults):
         return cause.texts
     rule = str(cause) if isinstance(cause, ValueError) else _rule(field, error)
-    return [f"{name}={shown(given.get(str(name), ''))}: {rule}"]
+    origin = " and ".join(behind.get(str(name), ()))
+    return [f"{name}={shown(given.get(str(name), ''))}{f' (from {origin})' if origin else ''}: {rule}"]
 
 
 def _rule(field: FieldInfo, error: ErrorDetails) -> str:

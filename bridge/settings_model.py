@@ -13,7 +13,7 @@ import operator
 import socket
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge import settings_rules as rules
@@ -38,6 +38,12 @@ def _printable(value: object) -> object:
     return value
 
 
+def _address(value: object) -> object:
+    if isinstance(value, str) and (fault := rules.host_fault(value)):
+        raise ValueError(fault)
+    return value
+
+
 class Settings(BaseSettings):
     """Base of all settings: frozen, and filled from constructor arguments only (field names or variable names)."""
 
@@ -57,6 +63,38 @@ class Settings(BaseSettings):
         """Nothing but the constructor's arguments."""
         # The loaders hand over what they read from the environment they were given: nothing else may slip in.
         return (init_settings,)
+
+
+class HealthSettings(Settings):
+    """Where a worker serves its health; port 0 means nowhere."""
+
+    health_host: Annotated[str, BeforeValidator(_address)] = Field("127.0.0.1", validation_alias="BRIDGE_HEALTH_HOST")
+    health_port: int = Field(8080, ge=0, le=65_535, validation_alias="BRIDGE_HEALTH_PORT")
+
+    @property
+    def health_url(self) -> str | None:
+        """``http://127.0.0.1:8080``, or None when it is switched off."""
+        if not self.health_port:
+            return None
+        return f"http://{f'[{self.health_host}]' if ':' in self.health_host else self.health_host}:{self.health_port}"
+
+
+class MonitorSettings(Settings):
+    """The bus for Celery's events and remote control; ``monitor_url`` None: there is none. It may hold a password."""
+
+    monitor_url: SecretStr | None = Field(None, validation_alias="BRIDGE_MONITOR_URL")
+
+    @field_validator("monitor_url")
+    @classmethod
+    def _is_bus(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and (fault := rules.bus_url_fault(url.get_secret_value())):
+            raise Faults([f"BRIDGE_MONITOR_URL: {fault}"])  # the value is not repeated: it may hold a password
+        return url
+
+    @property
+    def monitor_shown(self) -> str | None:
+        """The bus without user and password, fit for logs."""
+        return None if self.monitor_url is None else rules.without_credentials(self.monitor_url.get_secret_value())
 
 
 class RegionalSettings(Settings):
@@ -87,6 +125,40 @@ class ResultsSettings(RegionalSettings):
         return None if url is None else rules.results_url(url)
 
 
+class IdempotencySettings(RegionalSettings):
+    """The store that makes repeats harmless; ``idempotency_url`` None: there is none."""
+
+    idempotency_url: str | None = Field(None, validation_alias="BRIDGE_IDEMPOTENCY_URL")
+    # SQS keeps a message for 14 days at most, and a dead letter as long again.
+    idempotency_ttl_seconds: int = Field(
+        2_592_000, ge=86_400, le=315_360_000, validation_alias="BRIDGE_IDEMPOTENCY_TTL_SECONDS"
+    )
+
+    @field_validator("idempotency_url")
+    @classmethod
+    def _is_store(cls, url: str | None) -> str | None:
+        return None if url is None else rules.idempotency_url(url)
+
+
+class ArchiveSettings(RegionalSettings):
+    """What ``tasks.archive`` needs; ``archive_url`` ends with exactly one slash."""
+
+    archive_url: str | None = Field(None, validation_alias="BRIDGE_ARCHIVE_URL")
+
+    @field_validator("archive_url")
+    @classmethod
+    def _is_archive(cls, url: str | None) -> str | None:
+        return None if url is None else rules.results_url(url)
+
+
+class JobSettings(ResultsSettings):
+    """What ``tasks.launch_job`` needs; ``job_template`` is the path of a manifest; None: the one that comes along."""
+
+    job_template: Annotated[str | None, BeforeValidator(_printable)] = Field(
+        None, validation_alias="BRIDGE_JOB_TEMPLATE"
+    )
+
+
 class RetrySettings(Settings):
     """The defaults for tasks that do not say."""
 
@@ -107,39 +179,11 @@ class RetrySettings(Settings):
         return longest
 
 
-class WorkerSettings(TaskQueueSettings, ResultsSettings, RetrySettings):
-    """Everything a worker needs; all durations are in seconds.
+class QueueSettings(TaskQueueSettings):
+    """What a command needs that looks at queues or sends to them; each one says what it requires of these."""
 
-    ``allowed_buckets`` are globs; ``log_format`` None means text on a terminal and JSON elsewhere; ``region`` is set
-    whenever load_worker_settings made the object.
-    """
-
-    sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field(
-        validation_alias="SQS_QUEUE_URL", description="the URL of the queue that S3 notifies"
-    )
+    sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="SQS_QUEUE_URL")
     sqs_dlq_url: str | None = Field(None, validation_alias="SQS_DLQ_URL")
-    task_modules: Annotated[tuple[str, ...], NoDecode] = Field(
-        validation_alias="BRIDGE_TASK_MODULES", description="the modules with your tasks, in order of precedence"
-    )
-    unrouted: Literal["dead-letter", "ignore"] = Field("dead-letter", validation_alias="BRIDGE_UNROUTED")
-    allowed_buckets: Annotated[tuple[str, ...], NoDecode] = Field(("*",), validation_alias="BRIDGE_ALLOWED_BUCKETS")
-    visibility_timeout_seconds: int = Field(120, ge=6, le=43_200, validation_alias="BRIDGE_VISIBILITY_TIMEOUT_SECONDS")
-    heartbeat: Annotated[bool, BeforeValidator(_on_off)] = Field(True, validation_alias="BRIDGE_HEARTBEAT")
-    wait_time_seconds: int = Field(20, ge=0, le=20, validation_alias="BRIDGE_WAIT_TIME_SECONDS")
-    poll_interval_seconds: float = Field(
-        0, ge=0, le=300, allow_inf_nan=False, validation_alias="BRIDGE_POLL_INTERVAL_SECONDS"
-    )
-    poll_mode: Literal["after-empty", "paced"] = Field("after-empty", validation_alias="BRIDGE_POLL_MODE")
-    max_messages_per_poll: int = Field(10, ge=1, le=10, validation_alias="BRIDGE_MAX_MESSAGES_PER_POLL")
-    spare_receives: int = Field(10, ge=0, le=1000, validation_alias="BRIDGE_SPARE_RECEIVES")
-    drain_seconds: float = Field(25, ge=0, le=7200, allow_inf_nan=False, validation_alias="BRIDGE_DRAIN_SECONDS")
-    log_format: Literal["text", "json"] | None = Field(None, validation_alias="BRIDGE_LOG_FORMAT")
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)] = Field(
-        "INFO", validation_alias="BRIDGE_LOG_LEVEL"
-    )
-    pod_name: Annotated[str, BeforeValidator(_printable)] = Field(
-        default_factory=socket.gethostname, validation_alias="BRIDGE_POD_NAME"
-    )
 
     @field_validator("sqs_queue_urls", mode="before")
     @classmethod
@@ -167,6 +211,16 @@ class WorkerSettings(TaskQueueSettings, ResultsSettings, RetrySettings):
                 raise ValueError("must not be a queue that the worker reads: a dead letter would come back for ever")
         return url
 
+
+class RoutingSettings(ResultsSettings, ArchiveSettings, IdempotencySettings):
+    """What decides which task takes a message; ``allowed_buckets`` are globs."""
+
+    task_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        validation_alias="BRIDGE_TASK_MODULES", description="the modules with your tasks, in order of precedence"
+    )
+    unrouted: Literal["dead-letter", "ignore"] = Field("dead-letter", validation_alias="BRIDGE_UNROUTED")
+    allowed_buckets: Annotated[tuple[str, ...], NoDecode] = Field(("*",), validation_alias="BRIDGE_ALLOWED_BUCKETS")
+
     @field_validator("task_modules", mode="before")
     @classmethod
     def _are_modules(cls, value: object) -> object:
@@ -184,6 +238,46 @@ class WorkerSettings(TaskQueueSettings, ResultsSettings, RetrySettings):
             return value
         return rules.list_of(value, "BRIDGE_ALLOWED_BUCKETS", rules.bucket_glob_fault)
 
+
+class WorkerSettings(
+    RoutingSettings, JobSettings, QueueSettings, IdempotencySettings, RetrySettings, HealthSettings, MonitorSettings
+):
+    """Everything a worker needs; all durations are in seconds.
+
+    ``log_format`` None means text on a terminal and JSON elsewhere; ``region`` is set
+    whenever load_worker_settings made the object.
+    """
+
+    sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        validation_alias="SQS_QUEUE_URL", description="the URL of the queue that S3 notifies"
+    )
+    visibility_timeout_seconds: int = Field(120, ge=6, le=43_200, validation_alias="BRIDGE_VISIBILITY_TIMEOUT_SECONDS")
+    heartbeat: Annotated[bool, BeforeValidator(_on_off)] = Field(True, validation_alias="BRIDGE_HEARTBEAT")
+    wait_time_seconds: int = Field(20, ge=0, le=20, validation_alias="BRIDGE_WAIT_TIME_SECONDS")
+    poll_interval_seconds: float = Field(
+        0, ge=0, le=300, allow_inf_nan=False, validation_alias="BRIDGE_POLL_INTERVAL_SECONDS"
+    )
+    poll_mode: Literal["after-empty", "paced"] = Field("after-empty", validation_alias="BRIDGE_POLL_MODE")
+    max_messages_per_poll: int = Field(10, ge=1, le=10, validation_alias="BRIDGE_MAX_MESSAGES_PER_POLL")
+    spare_receives: int = Field(10, ge=0, le=1000, validation_alias="BRIDGE_SPARE_RECEIVES")
+    drain_seconds: float = Field(25, ge=0, le=7200, allow_inf_nan=False, validation_alias="BRIDGE_DRAIN_SECONDS")
+    log_format: Literal["text", "json"] | None = Field(None, validation_alias="BRIDGE_LOG_FORMAT")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)] = Field(
+        "INFO", validation_alias="BRIDGE_LOG_LEVEL"
+    )
+    pod_name: Annotated[str, BeforeValidator(_printable)] = Field(
+        default_factory=socket.gethostname, validation_alias="BRIDGE_POD_NAME"
+    )
+    pushgateway_url: str | None = Field(None, validation_alias="BRIDGE_PUSHGATEWAY_URL")
+    job_id: Annotated[str | None, BeforeValidator(_printable)] = Field(None, validation_alias="BRIDGE_JOB_ID")
+
+    @field_validator("pushgateway_url")
+    @classmethod
+    def _is_gateway(cls, url: str | None) -> str | None:
+        if url is not None and (fault := rules.gateway_fault(url)):
+            raise ValueError(fault)
+        return url
+
     @field_validator("heartbeat")
     @classmethod
     def _limit_fits_lease(cls, heartbeat: bool, info: ValidationInfo) -> bool:
@@ -196,6 +290,13 @@ class WorkerSettings(TaskQueueSettings, ResultsSettings, RetrySettings):
                 f"or BRIDGE_VISIBILITY_TIMEOUT_SECONDS (default 120) to at least {limit:g}"
             )
         return heartbeat
+
+
+class OperatorSettings(WorkerSettings):
+    """What an operator's command reads: the worker's settings, held to the same rules, and none of them required."""
+
+    sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="SQS_QUEUE_URL")
+    task_modules: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="BRIDGE_TASK_MODULES")
 
 
 def _queue_url(url: str | None, name: str) -> str | None:

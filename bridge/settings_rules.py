@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from bridge.region import region_of_queue_url
 
@@ -20,6 +20,9 @@ TEST_NAMES = frozenset({"SQS_TEST_ENDPOINT"})
 PREFIXES = ("BRIDGE_", "SQS_")
 
 BROKER_NAMES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What the URL of the monitor bus may say about TLS: paths of files. Certificates are always verified."""
 
 _LONGEST_SHOWN = 120
 
@@ -184,6 +187,54 @@ def _identity(url: str) -> tuple[str, str]:
     return region_of_queue_url(url) or parts.netloc.lower(), parts.path
 
 
+def gateway_fault(url: str) -> str | None:
+    """What is wrong with the URL of a Prometheus Pushgateway, or None."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number
+        sound = False
+    if not sound or not url.isprintable():
+        return "must be http://HOST:PORT"
+    return "must hold no password: it would be logged" if parts.password else None
+
+
+def host_fault(host: str) -> str | None:
+    """Why ``host`` is no address to listen on, or None. Names are not looked up: their answer may change."""
+    if host == "localhost" or _is_ip(host):
+        return None
+    return "must be an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
+
+
+def bus_url_fault(url: str) -> str | None:
+    """Why ``url`` is no Redis to be used as the monitor bus, or None. The texts never repeat it."""
+    wanted = "must be redis://[user:password@]host[:port][/database], or rediss:// for TLS"
+    # A semicolon would start a second address, for Kombu (kombu.Connection).
+    if not url.isprintable() or any(c in url for c in " ;#\\"):
+        return f"{wanted}; special characters of a password are percent-encoded"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return f"{wanted}; the port is a number, and special characters of a password are percent-encoded"
+    if parts.scheme not in ("redis", "rediss") or not host or port == 0:
+        return wanted
+    if not re.fullmatch(r"(?:/[0-9]{0,5})?", parts.path):
+        return f"{wanted}; the database is a number"
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    if parts.query and (
+        parts.scheme != "rediss" or not options or any(name not in TLS_OPTIONS or not value for name, value in options)
+    ):
+        return f"after the question mark only {', '.join(TLS_OPTIONS)} are known, with rediss://"
+    return None
+
+
+def without_credentials(url: str) -> str:
+    """``url`` without user, password and query, fit for logs."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def module_fault(name: str) -> str | None:
     """Why ``name`` cannot be imported as a module of tasks, or None."""
     if name.endswith(".py"):
@@ -209,3 +260,18 @@ def results_url(url: str) -> str:
         # With no prefix the whole bucket would count as our own output, and every event of it would be ignored.
         raise ValueError("must be s3://bucket/prefix/: without a prefix all of the bucket would count as our output")
     return f"s3://{found[1]}{found[2]}/"
+
+
+def idempotency_url(url: str) -> str:
+    """``s3://bucket/prefix`` without a slash at its end, or ``dynamodb://table``. Raises ValueError with the rule."""
+    if url.startswith("dynamodb:"):
+        # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
+        if re.fullmatch(r"dynamodb://[A-Za-z0-9._-]{3,255}/?", url) is None:
+            raise ValueError("must be dynamodb://table")
+        return url.rstrip("/")
+    found = re.fullmatch(r"s3://([A-Za-z0-9._-]{3,255})((?:/[^/]+)*)/?", url)
+    if found is None or not found[2].isprintable():
+        raise ValueError("must be s3://bucket/prefix or dynamodb://table")
+    if not found[2]:
+        raise ValueError("must be s3://bucket/prefix: without a prefix all of the bucket would count as our output")
+    return f"s3://{found[1]}{found[2]}"

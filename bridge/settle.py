@@ -19,12 +19,15 @@ from bridge.dead_letter import cause, send_arguments
 from bridge.deletes import LINGER_SECONDS, THREADS, Deletes
 from bridge.lanes import Again, Lane
 from bridge.leases import Lease, LeaseTable, State
-from bridge.log import get_logger
+from bridge.log import body_fields, get_logger
 from bridge.retry_policy import cut_delay
 from bridge.settlement import Settlement
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)
+
+#: Reasons that lie in what the body is or names, before any task saw it: the log then says which body it was.
+BODY_REASONS = frozenset({"malformed", "forbidden-bucket", "unrouted", "mixed", "test-event", "own-output"})
 
 
 class Settler:
@@ -105,11 +108,9 @@ class Settler:
                 ],
             )
         except Exception as error:  # noqa: BLE001 - any failure of the call means: not confirmed, so try again
-            metrics.requests.labels("ChangeMessageVisibilityBatch", error_code(error)).inc()
             log.warning("visibility_failed", messages=len(batch), error_type=error_code(error), error=str(error))
             yield from self._try_again(batch)
             return
-        metrics.requests.labels("ChangeMessageVisibilityBatch", "ok").inc()
         confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
         for n, settlement in enumerate(batch):
@@ -144,13 +145,11 @@ class Settler:
             try:
                 self._client.send_message(**arguments)
             except Exception as error:  # noqa: BLE001 - not confirmed: the message stays ours and is tried again
-                metrics.requests.labels("SendMessage", error_code(error)).inc()
                 log.warning(
                     "dead_letter_failed", **_fields(settlement) | {"error_type": error_code(error), "error": str(error)}
                 )
                 yield from self._try_again([settlement])
                 continue
-            metrics.requests.labels("SendMessage", "ok").inc()
             attributes = arguments.get("MessageAttributes", {})
             log.warning(
                 "dead_lettered", **_fields(settlement), **({} if "BridgeCause" in attributes else {"cause": why})
@@ -193,18 +192,11 @@ def _delay(verdict: Verdict, age_seconds: float) -> int:
 
 def _fields(settlement: Settlement) -> dict[str, Any]:
     lease, verdict = settlement.lease, settlement.verdict
-    fields: dict[str, Any] = {
-        "message_id": lease.message_id,
-        "task_id": lease.task_id,
-        "task": lease.task,
-        "queue": lease.queue.name,
-        **lease.about,
-        "attempt": lease.attempts,
-        "outcome": verdict.outcome,
-        "reason": verdict.reason,
-    }
+    fields: dict[str, Any] = {**lease.log_fields, "outcome": verdict.outcome, "reason": verdict.reason}
     if isinstance(verdict, (RetryIn, DeadLetter)):
         fields |= {"error_type": verdict.error_type, "error": verdict.error}
     if isinstance(verdict, HandBack):
         fields["receives"] = lease.receives
+    if verdict.reason in BODY_REASONS:
+        fields |= body_fields(lease.raw["Body"])
     return {name: value for name, value in fields.items() if value is not None}

@@ -23,18 +23,23 @@ from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from bridge import log as logs
-from bridge import scratch
+from bridge import run_context, scratch
 from bridge.aws import error_code, sqs_client
 from bridge.banner import banner, banner_fields
 from bridge.bounds import bound_children
+from bridge.bus import INSTALL, client_is_missing
 from bridge.decorators import declared_routes
 from bridge.errors import SettingsError, refuse
+from bridge.health import HealthServer
+from bridge.idempotency.guard import Guard, use_guard
+from bridge.idempotency.store import open_store
 from bridge.intake import TaskLimits
-from bridge.lifecycle import Plan, pool_kind, use_plan
+from bridge.outputs import output_prefixes, pairs
+from bridge.plan import Plan, pool_kind, use_plan
 from bridge.queues import Queue, look_up, named_queues
 from bridge.region import is_aws_host, region_of_queue_url
 from bridge.routing import Rules
-from bridge.settings import WorkerSettings, load_worker_settings
+from bridge.settings import WorkerSettings, load_worker_settings, old_names_in_use
 from bridge.settings_rules import same_queue
 from bridge.task_defaults import apply_defaults, guard_plain_tasks
 
@@ -58,12 +63,17 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
         settings = load_worker_settings(os.environ)  # names CELERY_BROKER_URL, which is where -b arrives
         _refuse_broker_option(conf)
         _set_up_logs(settings)
+        for old, ours in old_names_in_use(os.environ).items():
+            log.warning("old_setting_name", setting=old, use=ours)
         import_tasks(settings.task_modules)
         routes = declared_routes(settings.task_modules)
         queues = find_queues(settings)
         check_options(options, [q.name for q in queues])
+        if settings.monitor_url is not None and client_is_missing():
+            raise SettingsError(f"BRIDGE_MONITOR_URL is set, and the Redis client is not installed: {INSTALL}")
     except SettingsError as error:
         refuse(str(error))
+    use_store(settings)
     conf.task_queues = [KombuQueue(q.name, Exchange(""), routing_key=q.name) for q in queues]
     conf.broker_transport_options = {
         "predefined_queues": {q.name: {"url": q.url} for q in queues},
@@ -80,20 +90,29 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
     @signals.worker_init.connect(weak=False, dispatch_uid="bridge.limits")
     def _on_worker_init(sender: Any = None, **_: Any) -> None:
         # Only now does the worker know its pool and its own --time-limit.
-        if sender.task_events:
-            log.warning("task_events_off", error="-E needs an event bus; SQS cannot carry Celery's events")
-            sender.task_events = False
+        if sender.task_events and settings.monitor_url is None:
+            log.warning("task_events_off", error="-E needs BRIDGE_MONITOR_URL; SQS cannot carry Celery's events")
+        sender.task_events = settings.monitor_url is not None
         try:
-            pool_kind(get_implementation(sender.pool_cls))
+            pool = pool_kind(get_implementation(sender.pool_cls))
             limits = apply_defaults(sender.app.tasks, settings, sender.time_limit, sender.soft_time_limit)
             guard_plain_tasks(sender.app.tasks)
+            # Last of the checks, and before the pool is forked: whoever is refused has left nothing behind.
+            health = HealthServer(settings.health_host, settings.health_port) if settings.health_port else None
         except SettingsError as error:
             refuse(str(error))
-        use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits))
+        use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits, health=health))
         _warn_about_counts(queues, limits, settings)
         _warn_about_drain(limits, settings)
+        if settings.idempotency_url is None:
+            log.warning(
+                "no_idempotency_store",
+                error="SQS delivers at least once: without BRIDGE_IDEMPOTENCY_URL a task may run again for its event",
+            )
         bound_children(sender)
         scratch.claim()
+        run_context.bind_runs()
+        run_context.trace_runs(os.environ, in_children=pool == "prefork")
 
     @signals.celeryd_after_setup.connect(weak=False, dispatch_uid="bridge.banner")
     def _on_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
@@ -179,19 +198,34 @@ def prepare_child(app: Any) -> None:
     """Make a spawned pool child what a forked one is born as: its task modules imported, the defaults applied."""
     settings = load_worker_settings(os.environ)
     for name in (None, "celery.task", billiard_logger().name):
-        logs.use_format(logging.getLogger(name), _format(settings), pod_name=settings.pod_name)
+        logs.use_format(logging.getLogger(name), _format(settings), **_constants(settings))
     logging.getLogger("bridge").setLevel(settings.log_level)
+    run_context.bind_runs()
+    run_context.trace_runs(os.environ, in_children=False)
     import_tasks(settings.task_modules)
+    use_store(settings)
     apply_defaults(app.tasks, settings, None, None)
     guard_plain_tasks(app.tasks)
 
 
+def use_store(settings: WorkerSettings) -> None:
+    """Let runs in this process and those that it forks claim their events in the store, if there is one."""
+    if settings.idempotency_url is None:
+        use_guard(None)
+        return
+    store = open_store(settings.idempotency_url, settings.region)
+    use_guard(Guard(store, ttl_seconds=settings.idempotency_ttl_seconds))
+
+
 def own_outputs(settings: WorkerSettings) -> tuple[tuple[str, str], ...]:
     """Return our output prefixes as (bucket, prefix); events from under them are ignored."""
-    if settings.results_url is None:
-        return ()
-    bucket, _, prefix = settings.results_url.removeprefix("s3://").partition("/")
-    return ((bucket, prefix),)
+    return pairs(
+        output_prefixes(
+            results_url=settings.results_url,
+            archive_url=settings.archive_url,
+            idempotency_url=settings.idempotency_url,
+        )
+    )
 
 
 def _refuse_broker_option(conf: Any) -> None:
@@ -241,16 +275,21 @@ def _set_up_logs(settings: WorkerSettings) -> None:
     bridge_logger = logging.getLogger("bridge")
     bridge_logger.addHandler(early)
     bridge_logger.propagate = False
-    logs.use_format(bridge_logger, log_format, pod_name=settings.pod_name)
+    logs.use_format(bridge_logger, log_format, **_constants(settings))
 
     def use_ours(logger: Any = None, **_: Any) -> None:
         bridge_logger.removeHandler(early)
         bridge_logger.propagate = True
         for each in (logger, billiard_logger()):  # the pool logs to one that does not propagate
-            logs.use_format(each, log_format, pod_name=settings.pod_name)
+            logs.use_format(each, log_format, **_constants(settings))
 
     signals.after_setup_logger.connect(use_ours, weak=False, dispatch_uid="bridge.log")
     signals.after_setup_task_logger.connect(use_ours, weak=False, dispatch_uid="bridge.tasklog")
+
+
+def _constants(settings: WorkerSettings) -> dict[str, str | None]:
+    """What every line of this worker says."""
+    return {"pod_name": settings.pod_name, "job_id": settings.job_id}
 
 
 def _format(settings: WorkerSettings) -> Any:

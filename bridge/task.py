@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from celery import Task
 from celery.exceptions import (
@@ -25,6 +25,7 @@ from celery.exceptions import (
 )
 
 from bridge.errors import TaskExited
+from bridge.idempotency.identity import Wish
 from bridge.retry_policy import backoff
 from bridge.routing import Route
 
@@ -33,12 +34,25 @@ DEFAULT_MAX_RETRIES = 5
 DEFAULT_BACKOFF_SECONDS = 2
 DEFAULT_BACKOFF_MAX_SECONDS = 600
 
+#: What a run under a claim notes on the exception that ends it, for the parent process: how many runs of the message
+#: had failed before, and that its claim is released (else the parent releases it).
+RUN_NOTES = ("bridge_retries", "bridge_released")
 
-class RetryInPlace(Retry):
+
+class _NotedRetry(Retry):
+    """A Retry that takes its notes along to the parent process."""
+
+    def __reduce__(self) -> Any:
+        # Celery's own leaves out what was noted on the exception, and the parent process reads it (bridge/once.py).
+        noted = {name: value for name, value in vars(self).items() if name in RUN_NOTES}
+        return (type(self), (self.message, self.exc, self.when), noted)
+
+
+class RetryInPlace(_NotedRetry):
     """The task is to run again from the same SQS message, after ``when`` (seconds or a datetime)."""
 
 
-class Republished(Retry):
+class Republished(_NotedRetry):
     """Celery itself sent the retry as a new message, so the one at hand is done with."""
 
 
@@ -49,6 +63,17 @@ class NothingToDo(Ignore):
         """``reason`` becomes the reason of the outcome ``ignored``."""
         super().__init__(reason, text)
         self.reason = reason
+
+
+class MustWait(Ignore):
+    """The run could not begin; the same message comes again in ``seconds``, and that is no attempt."""
+
+    def __init__(self, reason: str = "", seconds: float = 0.0, text: str = "") -> None:
+        """``reason`` is the public word for what it waits for."""
+        super().__init__(reason, seconds, text)
+        self.reason = reason
+        self.seconds = seconds
+        self.text = text
 
 
 class BridgeTask(Task):
@@ -69,6 +94,16 @@ class BridgeTask(Task):
     retry_jitter: bool = True
     #: Which of max_retries, retry_backoff and retry_backoff_max the decorator was not told.
     left_alone: frozenset[str] = frozenset()
+    #: Whether runs claim their event in the idempotency store; None: a file task does when there is a store.
+    idempotent: bool | None = None
+    #: Whether an event older than one completed for its object is ignored.
+    latest_only: bool = False
+    #: What becomes of a message while the store cannot be asked: it waits in place, or runs without a claim.
+    when_store_fails: Literal["wait", "run"] = "wait"
+
+    def wishes(self, argument: Any) -> list[Wish]:
+        """Return what a run with this first argument claims, in its order; nothing for Celery's own kind of task."""
+        return []
 
     def retry(
         self,
@@ -99,7 +134,11 @@ class BridgeTask(Task):
             return self._republish(args, kwargs, exc, throw, eta, countdown, max_retries, options)
         limit = self.max_retries if max_retries is None else max_retries
         retries = request.retries
-        if max_retries is not None and self.max_retries is not None and max_retries > self.max_retries:
+        if (
+            request.get("bridge_retries") is None
+            and None not in (max_retries, self.max_retries)
+            and limit > self.max_retries
+        ):
             # request.retries stops at the task's own limit; a higher one in the call counts the receives themselves.
             retries = max(retries, (request.get("bridge") or {}).get("receives", 1) - 1)
         # A limit given in the task's own call to retry() also binds the autoretry around it, in this run only.
@@ -110,7 +149,11 @@ class BridgeTask(Task):
             countdown = self.default_retry_delay
         if not isinstance(eta, datetime | None) or not isinstance(countdown, int | float | None):
             raise TypeError(f"retry() takes seconds as countdown and a datetime as eta, not {countdown!r} and {eta!r}")
-        raise RetryInPlace(exc=exc, when=eta or countdown)
+        retry = RetryInPlace(exc=exc, when=eta or countdown)
+        for name in RUN_NOTES:  # of a claim that was released before Celery's autoretry came here
+            if (noted := request.get(name)) is not None:
+                setattr(retry, name, noted)
+        raise retry
 
     def _republish(
         self,

@@ -43,6 +43,9 @@ def apply_defaults(
             raise SettingsError(
                 f"task {name}: retry_on_worker_lost sends a new message; a lost child is retried anyway"
             )
+        if settings.idempotency_url is None and (task.idempotent or task.latest_only):
+            option = "latest_only=True" if task.latest_only else "idempotent=True"
+            raise SettingsError(f"task {name}: {option} needs a store: set BRIDGE_IDEMPOTENCY_URL")
         hard = task.time_limit or time_limit or settings.task_time_limit_seconds
         soft = task.soft_time_limit or (None if task.time_limit else soft_time_limit)
         task.time_limit = hard

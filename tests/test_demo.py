@@ -81,8 +81,8 @@ def test_no_process_is_left_behind(how: signal.Signals, exit_code: int) -> None:
         below = descendants(demo.pid)
         assert len(below) >= 3  # the tether, the worker, its pool
         os.kill(demo.pid, how)
-        assert demo.wait(30) == exit_code
-        wait_until(lambda: not any(is_alive(pid) for pid in below), 15, "the end of all processes")
+        assert demo.wait(60) == exit_code
+        wait_until(lambda: not any(is_alive(pid) for pid in below), 40, "the end of all processes")
     finally:
         demo.kill()
         demo.communicate()
@@ -93,7 +93,7 @@ def test_a_worker_that_cannot_start_is_explained(tmp_path: Path) -> None:
     # A module of this name shadows a package that the worker needs, as a careless user's own file would.
     (tmp_path / "structlog.py").write_text("raise RuntimeError('not the real one')\n")
     demo = start_demo(PYTHONPATH=str(tmp_path))
-    output, _ = demo.communicate(timeout=60)
+    output, _ = demo.communicate(timeout=100)
     assert demo.returncode != 0
     assert "not the real one" in output
 

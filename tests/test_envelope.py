@@ -65,7 +65,15 @@ def test_one_object_is_the_argument_itself():
     headers = payload["headers"]
     assert (headers["task"], headers["id"], headers["root_id"], headers["retries"]) == ("t", "m-1", "m-1", 2)
     assert headers["argsrepr"] == "s3://b/a b"
-    assert headers["bridge"] == {"kind": "event", "queue": "q", "receives": 3, "lease": 0}
+    assert headers["bridge"] == {
+        "kind": "event",
+        "queue": "q",
+        "message_id": "",
+        "receives": 3,
+        "lease": 0,
+        "owner": "",
+        "republished": 0,
+    }
     assert payload["properties"]["correlation_id"] == "m-1"
     assert payload["properties"]["delivery_tag"] == "handle-1"
     assert payload["properties"]["delivery_info"] == {"exchange": "", "routing_key": "q", "redelivered": True}
@@ -140,7 +148,15 @@ def test_celerys_own_message_goes_on_without_its_eta():
     payload = for_celery(message, DELIVERY)
     headers = payload["headers"]
     assert (headers["id"], headers["group"], headers["eta"], headers["retries"]) == ("id-1", "g", None, 2)
-    assert headers["bridge"] == {"kind": "task", "queue": "q", "receives": 3, "lease": 0}
+    assert headers["bridge"] == {
+        "kind": "task",
+        "queue": "q",
+        "message_id": "",
+        "receives": 3,
+        "lease": 0,
+        "owner": "",
+        "republished": 0,
+    }
     assert json.loads(payload["body"]) == [[1], {"a": 2}, NO_EMBED]
     properties = payload["properties"]
     assert (properties["correlation_id"], properties["reply_to"], properties["priority"]) == ("id-1", "r", 0)

@@ -32,8 +32,10 @@ def documented() -> dict[str, tuple[str, str]]:
         ("BRIDGE_RETRY_BACKOFF_MAX_SECONDS", 1, 43_200),
         ("BRIDGE_RETRY_BACKOFF_SECONDS", 1, 43_200),
         ("BRIDGE_SPARE_RECEIVES", 0, 1000),
+        ("BRIDGE_IDEMPOTENCY_TTL_SECONDS", 86_400, 315_360_000),
         ("BRIDGE_TASK_TIME_LIMIT_SECONDS", 1, 42_000),
         ("BRIDGE_DRAIN_SECONDS", 0, 7200),
+        ("BRIDGE_HEALTH_PORT", 0, 65_535),
     ],
 )
 def test_range(name: str, low: int, high: int) -> None:

@@ -128,6 +128,8 @@ def test_the_soft_limit_is_always_before_the_hard_one(hard):
         time_limit=hard,
         soft_time_limit=None,
         visibility_timeout=None,
+        idempotent=None,
+        latest_only=False,
     )
     apply_defaults({"t": task}, settings(), None, None)
     assert 0 < hard - task.soft_time_limit <= min(10, hard / 10) + 1e-9

@@ -13,7 +13,21 @@ from typing import NoReturn
 import click
 
 #: Command → the extra that brings what it needs beyond the core.
-_COMMANDS = {"demo": "local"}
+_COMMANDS = {
+    "backfill": "",
+    "demo": "local",
+    "dlq": "",
+    "doctor": "",
+    "exporter": "",
+    "health": "",
+    "jobs": "k8s",
+    "provision": "",
+    "put": "",
+    "queue": "",
+    "routes": "",
+    "run-once": "",
+    "send": "",
+}
 
 
 class _Commands(click.Group):
@@ -25,7 +39,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bridge.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"bridge.cli.{cmd_name.replace('-', '_')}").command
         return command
 
 

@@ -20,8 +20,6 @@ from bridge.log import get_logger
 
 log = get_logger(__name__)
 
-#: Claims of stopped runs must be free before their messages are handed back; a store that hangs gets no more than this.
-DRAIN_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 15.0
 _THREADS = 2
 
@@ -82,7 +80,7 @@ def release_now(release: Release) -> int | None:
     return max((count for count in counts if count is not None), default=None)
 
 
-def release_all(releases: Iterable[Release], seconds: float = DRAIN_SECONDS) -> None:
+def release_all(releases: Iterable[Release], seconds: float) -> None:
     """Let go of the claims of several runs at once, and wait for that, at most ``seconds``."""
     threads = [Thread(target=_quietly, args=(release,), name="bridge-release", daemon=True) for release in releases]
     deadline = time.monotonic() + seconds

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.local.demo_state import GARBAGE_LABEL, DemoState
+from bridge.local.monitor import local_flower, local_redis
 from bridge.local.sample_files import GARBAGE, SampleFile, sample_files
 from bridge.local.stack import LocalStack, forget_foreign_settings, local_stack
 from bridge.local.verify import Finding, findings
@@ -29,17 +30,26 @@ _LOOK_SECONDS = 0.1
 _SIGTERM_EXIT = 143
 
 
-def run_demo(*, keep: bool = False) -> int:
-    """Run the demo; returns the exit code: 0 only if every file ended where it should. Raises KeyboardInterrupt."""
+def run_demo(*, keep: bool = False, flower: bool = False) -> int:
+    """Run the demo; returns the exit code: 0 only if every file ended where it should. Raises KeyboardInterrupt.
+
+    With ``flower`` a Redis and Flower run beside it (see bridge/local/monitor.py).
+    """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     forget_foreign_settings(os.environ)  # a profile that does not exist would stop even a client for 127.0.0.1
     files = sample_files()
     state = DemoState([*(f.key for f in files), GARBAGE_LABEL])
-    with _sigterm_raises(), local_stack() as stack:
+    with _sigterm_raises(), local_stack() as stack, contextlib.ExitStack() as monitor:
         console.print(
             f"S3 and SQS are at {stack.endpoint_url}; bucket {stack.uploads_bucket} notifies {stack.queue_url}"
         )
-        with WorkerProcess(_environment(stack), state.on_line) as worker:
+        environment = _environment(stack)
+        if flower:
+            environment["BRIDGE_MONITOR_URL"] = monitor.enter_context(local_redis())
+            # Flower first: it shows what it has heard itself.
+            address = monitor.enter_context(local_flower(environment))
+            console.print(f"Flower is at {address}, its bus at {environment['BRIDGE_MONITOR_URL']}")
+        with WorkerProcess(environment, state.on_line) as worker:
             console.print(f"started: {' '.join(worker.command()[1:])}")
             _upload(stack, files, state)
             console.print(f"put {len(files)} files into the bucket, and one garbage message into the queue")
@@ -50,7 +60,7 @@ def run_demo(*, keep: bool = False) -> int:
             if not good:
                 _explain(console, worker, finished)
             elif keep:
-                _keep(console, stack, worker)
+                _keep(console, stack, worker, environment.get("BRIDGE_MONITOR_URL"))
     if good:
         console.print("every file ended where it should")
     return 0 if good else 1
@@ -66,6 +76,7 @@ def _environment(stack: LocalStack) -> dict[str, str]:
         "BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "30",
         "BRIDGE_WAIT_TIME_SECONDS": "1",
         "BRIDGE_DRAIN_SECONDS": "5",
+        "BRIDGE_HEALTH_PORT": "0",  # a worker of the user's may have the default port
         "BRIDGE_LOG_FORMAT": "json",
         "BRIDGE_LOG_LEVEL": "INFO",
     }
@@ -128,8 +139,9 @@ def _explain(console: Console, worker: WorkerProcess, finished: bool) -> None:
         console.print(Text(f"  {line}"))
 
 
-def _keep(console: Console, stack: LocalStack, worker: WorkerProcess) -> None:
-    exports = " ".join(f"{name}={value}" for name, value in stack.settings().items())
+def _keep(console: Console, stack: LocalStack, worker: WorkerProcess, bus: str | None) -> None:
+    settings = {**stack.settings(), **({"BRIDGE_MONITOR_URL": bus} if bus else {})}
+    exports = " ".join(f"{name}={value}" for name, value in settings.items())
     python = f"{sys.executable} -c"
     put = "import boto3; boto3.client('s3').put_object(Bucket='uploads', Key='incoming/mine.txt', Body=b'hello')"
     dead = (
@@ -148,6 +160,7 @@ def _keep(console: Console, stack: LocalStack, worker: WorkerProcess) -> None:
         f'  {python} "{put}"       # one more file',
         f'  {python} "{listed}"       # the manifests',
         f'  {python} "{dead}"       # the dead letters and why',
+        *([f"  {sys.executable} -m celery -A bridge inspect stats       # remote control"] if bus else []),
         f"  kill -TERM {worker.process_group}       # the worker drains and ends",
         "",
     ]

@@ -16,7 +16,7 @@ from typing import Self
 from bridge.local import tether
 
 # The folder that holds the packages `bridge` and `tasks`: the checkout, or site-packages.
-_PACKAGES = Path(__file__).resolve().parents[2]
+PACKAGES = Path(__file__).resolve().parents[2]
 
 KEPT_LINES = 200
 
@@ -43,7 +43,7 @@ class WorkerProcess:
             env={**environment, "PYTHONUNBUFFERED": "1"},
             # Celery puts the current folder first on the module path: a `tasks.py` in the user's own folder would
             # otherwise stand in for the shipped package of that name.
-            cwd=_PACKAGES,
+            cwd=PACKAGES,
             # Ctrl-C in a terminal goes to every process of the foreground group. The worker must get SIGTERM instead,
             # and from us, or its pool would break under it.
             start_new_session=True,

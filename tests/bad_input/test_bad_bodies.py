@@ -42,7 +42,7 @@ class Run:
 
     def await_good(self, *keys: str) -> None:
         for key in keys:
-            self.worker.wait_event("task_succeeded", 30, key=f"good/{key}")
+            self.worker.wait_event("task_succeeded", 60, key=f"good/{key}")
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def run(sqs_server: SqsServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 run.send_good(str(number))
             run.await_good(*map(str, range(len(bodies))))
             expected = ROUNDS * len(bodies)
-            wait_until(lambda: counts(sqs_server, queue.dlq_url).visible >= expected, 30, f"{expected} dead letters")
-            wait_until(lambda: counts(sqs_server, queue.url).total == 0, 10, "an empty queue")
+            wait_until(lambda: counts(sqs_server, queue.dlq_url).visible >= expected, 60, f"{expected} dead letters")
+            wait_until(lambda: counts(sqs_server, queue.url).total == 0, 45, "an empty queue")
             while letters := receive(sqs_server, queue.dlq_url):
                 for letter in letters:
                     cause = json.loads(letter["MessageAttributes"]["BridgeCause"]["StringValue"])

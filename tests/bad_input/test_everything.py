@@ -40,7 +40,7 @@ def run(sqs_server: SqsServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     ids = {name: send(sqs_server, queue.url, body) for name, body in bodies.items()}
     try:
         with WorkerProcess(env, "-c", "2", cwd=folder) as worker:
-            wait_until(lambda: counts(sqs_server, queue.url).total == 0, 30, "an empty queue")
+            wait_until(lambda: counts(sqs_server, queue.url).total == 0, 60, "an empty queue")
             yield SimpleNamespace(worker=worker, server=sqs_server, queue=queue, bodies=bodies, ids=ids, folder=folder)
     finally:
         queues.delete_all()

@@ -81,7 +81,7 @@ def test_every_pool_says_how_many_it_runs(threads):
 
 
 def test_the_pools_are_known_by_their_modules():
-    """lifecycle.pool_kind tells them apart by the module of their class."""
+    """plan.pool_kind tells them apart by the module of their class."""
     assert [m.TaskPool.__module__ for m in (prefork, thread, solo)] == [
         "celery.concurrency.prefork",
         "celery.concurrency.thread",

@@ -95,6 +95,7 @@ class SteppedWorker:
             LIMITS,
             visibility_timeout_seconds=VISIBILITY_SECONDS,
             spare_receives=SPARE_RECEIVES,
+            worker="worker-1",
             wake=lambda: None,
         )
         self.gate = Gate(

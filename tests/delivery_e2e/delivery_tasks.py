@@ -91,16 +91,16 @@ def native(self: Any, obj: S3Object) -> None:
 
 @file_task("short-delay/*", bind=True, retry_backoff=3, retry_jitter=False, max_retries=3)
 def short_delay(self: Any, obj: S3Object) -> None:
-    """Fail once, to be tried again sooner than a renewal of 6 s would allow."""
+    """Fail once, to be tried again sooner than a renewal would allow."""
     with noted(self, obj):
         if self.request.retries == 0:
             time.sleep(float(obj.key.split("/")[1]))
             raise RuntimeError("the first run fails")
 
 
-@file_task("long-delay/*", bind=True, retry_backoff=9, retry_jitter=False, max_retries=3)
+@file_task("long-delay/*", bind=True, retry_backoff=15, retry_jitter=False, max_retries=3)
 def long_delay(self: Any, obj: S3Object) -> None:
-    """Fail once, to be tried again later than a renewal of 6 s would make it."""
+    """Fail once, to be tried again later than a renewal of 12 s would make it."""
     with noted(self, obj):
         if self.request.retries == 0:
             time.sleep(float(obj.key.split("/")[1]))

@@ -9,17 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery_e2e.conftest import LEASE_SECONDS, POOLS, Proxy, Scenarios, Site, Step, running_scenarios
+from tests.delivery_e2e.conftest import (
+    LEASE_SECONDS,
+    POOLS,
+    SLACK_SECONDS,
+    Proxy,
+    Scenarios,
+    Site,
+    Step,
+    running_scenarios,
+)
 from tests.servers.sqs import SqsServer, counts
 from tests.servers.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+# The first test that asks for a scenario waits for the start of many workers, which takes long on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
-LONG_SECONDS = 25
+LONG_SECONDS = 36
 BEHIND = 40
 RETRIES = 200
 #: The short delay is shorter than a renewal would hide a message for, the long one longer.
-DELAYS = {"short-delay": 3, "long-delay": 9}
+DELAYS = {"short-delay": 3, "long-delay": 15}
 
 
 def visibility(steps: list[Step]) -> list[Step]:
@@ -44,11 +54,11 @@ def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
         behind = site.send(*(f"quick/{n}" for n in range(BEHIND)))
         site.await_received(behind)
         began = site.begun(long)[0]["at"]
-        wait_until(lambda: time.monotonic() > began + LEASE_SECONDS + 1, LEASE_SECONDS + 2, "a lease passed")
+        wait_until(lambda: time.monotonic() > began + LEASE_SECONDS + 1, LEASE_SECONDS + 10, "a lease passed")
         held_off.clear()
-        held_off.wait_for(lambda c: c.status == 200 and c.action == "ReceiveMessage", 5, "a poll of the second worker")
-        assert time.monotonic() < began + LONG_SECONDS - 2 * LEASE_SECONDS, "too slow to show anything"
-        first.wait_event("message_settled", LONG_SECONDS + 10, message_id=long)
+        held_off.wait_for(lambda c: c.status == 200 and c.action == "ReceiveMessage", 20, "a poll of the second worker")
+        assert time.monotonic() < began + LONG_SECONDS - LEASE_SECONDS, "too slow to show anything"
+        first.wait_event("message_settled", LONG_SECONDS + 45, message_id=long)
         for message_id in behind:
             first.wait_event("message_settled", message_id=message_id, outcome="deleted")
         site.await_empty()
@@ -58,45 +68,52 @@ def outlast_the_lease(server: SqsServer, folder: Path, pool: str) -> None:
         assert not second.found("began")
         assert not first.found("message_again")
         assert not first.found("lease_lost")
-        received = [s for s in site.steps(long) if s.action == "ReceiveMessage"]
-        assert [step.seconds for step in received] == [LEASE_SECONDS], "the receive asks for the configured lease"
-        renewals = visibility(site.steps(long))
+        steps = site.steps(long)
+        [received] = [step for step in steps if step.action == "ReceiveMessage"]
+        assert received.seconds == LEASE_SECONDS, "the receive asks for the configured lease"
+        renewals = visibility(steps)
         assert {step.seconds for step in renewals} == {LEASE_SECONDS}
-        # Every third of the lease, and at the latest half a second after it is due.
-        assert LONG_SECONDS / (LEASE_SECONDS / 3 + 1) <= len(renewals) <= LONG_SECONDS / (LEASE_SECONDS / 3)
+        # Due after each third of the lease: not sooner (one may be sent late and the next in time, hence the one more),
+        # and well before the whole of it.
+        held_seconds = [step.ended for step in steps if step.action == "DeleteMessageBatch"][-1] - received.ended
+        assert held_seconds / (LEASE_SECONDS * 2 / 3) <= len(renewals) <= held_seconds / (LEASE_SECONDS / 3) + 1
+        assert_never_let_lapse(steps)
 
 
 # ---- how long a lease is
 
 
 def own_lease(server: SqsServer, folder: Path) -> None:
-    """Two tasks longer than the lease of 6 s, one of them with a lease of its own."""
+    """Two tasks, of which one has a lease of its own: 20 s, where the receive asked for 12."""
     with Site(server, folder) as site:
         worker = site.start("-c", "2", BRIDGE_WAIT_TIME_SECONDS="1")
-        own, usual = site.send("leased/8.5", "long/8.5")
+        own, usual = site.send("leased/10", "long/10")
         for message_id in (own, usual):
             worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
-        assert [step.seconds for step in visibility(site.steps(own))] == [20, 20]
+        assert {step.seconds for step in visibility(site.steps(usual))} == {LEASE_SECONDS}
+        # At once, then after a third of 20 s. Else the first would come when a third of 12 s has passed, as for the
+        # usual one.
         first, later = visibility(site.steps(own))
+        assert [first.seconds, later.seconds] == [20, 20]
         received = site.steps(own)[0]
         assert first.began - received.ended < LEASE_SECONDS / 3
-        assert 20 / 3 <= later.began - first.began < 20 / 3 + 1
-        assert {step.seconds for step in visibility(site.steps(usual))} == {LEASE_SECONDS}
-        assert len(visibility(site.steps(usual))) in (3, 4)
+        assert later.began - first.began > LEASE_SECONDS / 3 + 1
 
 
 def no_heartbeat(server: SqsServer, folder: Path) -> None:
     """A task, and another that waits for it, with leases that nobody renews."""
     with Site(server, folder) as site:
-        settings = {"BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "10", "BRIDGE_TASK_TIME_LIMIT_SECONDS": "10"}
+        # Long enough for all three, one after the other: what waits past its lease is not started.
+        settings = {"BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "25", "BRIDGE_TASK_TIME_LIMIT_SECONDS": "20"}
         worker = site.start("-c", "1", BRIDGE_HEARTBEAT="off", BRIDGE_WAIT_TIME_SECONDS="1", **settings)
-        running, waiting, own = site.send("long/7", "quick/1", "leased/0.1")
+        # Longer than a third of any lease here.
+        running, waiting, own = site.send("long/10", "quick/1", "leased/0.1")
         for message_id in (running, waiting, own):
             worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
             assert len(site.begun(message_id)) == 1
         assert site.proxy.count("ChangeMessageVisibility*") == 0
         asked = [step.seconds for id_ in (running, waiting, own) for step in site.steps(id_)]
-        assert {seconds for seconds in asked if seconds is not None} == {10}
+        assert {seconds for seconds in asked if seconds is not None} == {25}
 
 
 # ---- the order of renewals and settlements
@@ -109,14 +126,13 @@ def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_
     measured.
     """
     with Site(elasticmq_server, tmp_path) as site:
-        worker = site.start("-P", "threads", "-c", "100", "--prefetch-multiplier", "3", BRIDGE_WAIT_TIME_SECONDS="1")
+        worker = site.start("-P", "threads", "-c", "200", BRIDGE_WAIT_TIME_SECONDS="1")
         # Each visibility change takes a while, so that there always are renewals under way when a retry is decided:
-        # the runs end about when the first renewals are sent, 2 s after the receive.
+        # the runs end about when the first renewals are sent, 4 s after the receive.
         site.proxy.delay("ChangeMessageVisibilityBatch", 0.2, times=None)
-        keys = [f"{list(DELAYS)[n % 2]}/{1.6 + 0.05 * (n % 20):.2f}/{n}" for n in range(RETRIES)]
+        keys = [f"{list(DELAYS)[n % 2]}/{3.6 + 0.05 * (n % 20):.2f}/{n}" for n in range(RETRIES)]
         ids = site.send(*keys)
-        for message_id in ids:
-            worker.wait_event("message_settled", 40, message_id=message_id, outcome="deleted")
+        wait_until(lambda: len(worker.found("message_settled", outcome="deleted")) == RETRIES, 100, "the end of all")
         renewed = 0
         late: list[tuple[str, float]] = []
         for key, message_id in zip(keys, ids, strict=True):
@@ -129,8 +145,12 @@ def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_
             assert [step.seconds for step in changes[:-1]] == [LEASE_SECONDS] * (len(changes) - 1)
             assert all(step.ended <= retry.began for step in changes[:-1]), "a renewal was still under way"
             renewed += len(changes) > 1
+            # The proof is above: the last change asks for the delay, and nothing undid it. What was waited must not be
+            # less. It may be more: ElasticMQ hands out messages that became visible together one to three at a time, in
+            # no order, and one of many came 3.5 s late on a machine with nothing else to do. But 8 s late, a renewal
+            # would have taken the place of a short delay.
             waited = again.ended - retry.ended
-            if not delay - 0.5 <= waited <= delay + 2:
+            if not delay - 0.5 <= waited <= delay + 8:
                 late.append((key, waited))
             assert [note["retries"] for note in site.begun(message_id)] == [0, 1]
         assert not late
@@ -141,26 +161,29 @@ def test_retry_delays_are_what_the_policy_says(elasticmq_server: SqsServer, tmp_
 def let_go(server: SqsServer, folder: Path) -> None:
     """A retry whose calls fail and hand-backs whose calls are late, longer than a third of a lease."""
     with Site(server, folder) as site:
-        settings = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_DRAIN_SECONDS": "4"}
-        worker = site.start("-c", "1", "--prefetch-multiplier", "20", **settings)
-        [retried] = site.send("long-delay/2.5")
+        # 9 s: a call that takes longer than a third of this still ends within the 5 s that the worker waits for it.
+        lease, drain = 9, 4
+        settings = {"BRIDGE_VISIBILITY_TIMEOUT_SECONDS": str(lease), "BRIDGE_DRAIN_SECONDS": str(drain)}
+        worker = site.start("-c", "1", "--prefetch-multiplier", "20", BRIDGE_WAIT_TIME_SECONDS="1", **settings)
+        [retried] = site.send("long-delay/5")  # between two renewals
         site.await_begun(retried)
-        site.proxy.wait_for(lambda c: c.action == "ChangeMessageVisibilityBatch", 10, "a renewal")
+        site.proxy.wait_for(lambda c: c.action == "ChangeMessageVisibilityBatch", 20, "a renewal")
         site.proxy.fail("ChangeMessageVisibilityBatch", times=3)  # the retry takes several tries
         worker.wait_event("message_settled", message_id=retried, outcome="retried")
         running, *waiting = site.send("long/30", *(f"quick/{n}" for n in range(3)))
         site.await_begun(running)
         site.await_received(waiting)
-        wait_until(lambda: all(visibility(site.steps(id_)) for id_ in waiting), 5, "renewals of those that wait")
+        wait_until(lambda: all(visibility(site.steps(id_)) for id_ in waiting), 20, "renewals of those that wait")
         # Beyond the lease's third: a renewal would come in this time.
-        site.proxy.delay("ChangeMessageVisibilityBatch", 2.5, times=None)
+        site.proxy.delay("ChangeMessageVisibilityBatch", lease / 3 + 0.5, times=None)
         worker.process.terminate()
-        assert worker.wait_exit(4 + 8 + 5) == 0
+        assert worker.wait_exit(drain + 8 + SLACK_SECONDS) == 0
+        site.await_quiet()
         for message_id in [retried, running, *waiting]:
             changes = visibility(site.steps(message_id))
-            let_go = next(n for n, step in enumerate(changes) if step.seconds != LEASE_SECONDS)
+            let_go = next(n for n, step in enumerate(changes) if step.seconds != lease)
             assert all(step.ended <= changes[let_go].began for step in changes[:let_go])
-            assert all(step.seconds != LEASE_SECONDS for step in changes[let_go:])
+            assert all(step.seconds != lease for step in changes[let_go:])
         assert len(visibility(site.steps(retried))) >= 2
         assert counts(server, site.queue.url).total == 1 + 1 + len(waiting)
 
@@ -169,10 +192,10 @@ def unconfirmed_delete(server: SqsServer, folder: Path) -> None:
     """A delete that is confirmed only after more than a lease."""
     with Site(server, folder) as site:
         worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
-        site.proxy.delay("DeleteMessageBatch", 4, times=1)
+        site.proxy.delay("DeleteMessageBatch", LEASE_SECONDS / 4, times=4)
         site.proxy.fail("DeleteMessageBatch", times=4)
         [done] = site.send("quick/1")
-        worker.wait_event("message_settled", 30, message_id=done, outcome="deleted")
+        worker.wait_event("message_settled", 60, message_id=done, outcome="deleted")
         assert_renewed_until_confirmed(site, done, "DeleteMessageBatch")
 
 
@@ -180,12 +203,14 @@ def unconfirmed_dead_letter(server: SqsServer, folder: Path) -> None:
     """A dead letter that is confirmed only after more than a lease."""
     with Site(server, folder) as site:
         worker = site.start("-c", "1", BRIDGE_WAIT_TIME_SECONDS="1")
-        site.proxy.fail("SendMessage", times=2)
-        site.proxy.delay("SendMessage", 4, times=None)
+        site.proxy.fail("SendMessage", times=4)
+        site.proxy.delay("SendMessage", LEASE_SECONDS / 4, times=4)
+        # The one that goes through is late too, but far from the 5 s after which the worker would send another.
+        site.proxy.delay("SendMessage", 1, times=None)
         [dead] = site.send("bad/1")
-        worker.wait_event("message_settled", 40, message_id=dead, outcome="dead_lettered")
+        worker.wait_event("message_settled", 60, message_id=dead, outcome="dead_lettered")
         sends = [call for call in site.proxy.calls if call.action == "SendMessage"]
-        assert [call.outcome for call in sends] == ["failed"] * 2 + ["forwarded"]
+        assert [call.outcome for call in sends] == ["failed"] * 4 + ["forwarded"]
         assert_renewed_until_confirmed(site, dead, "SendMessage")
         deletes = [step for step in site.steps(dead) if step.action == "DeleteMessageBatch"]
         assert sends[-1].finished_at is not None
@@ -194,7 +219,7 @@ def unconfirmed_dead_letter(server: SqsServer, folder: Path) -> None:
 
 
 def assert_renewed_until_confirmed(site: Site, message_id: str, action: str) -> None:
-    """It ran and was received once, and no third of a lease went by without a renewal until the call was confirmed."""
+    """It ran and was received once, and was renewed in time, time and again, until the call was confirmed."""
     calls = [c for c in site.proxy.calls if c.action == action and c.outcome == "forwarded"]
     confirmed_at = calls[-1].finished_at
     assert confirmed_at is not None
@@ -202,11 +227,15 @@ def assert_renewed_until_confirmed(site: Site, message_id: str, action: str) -> 
     received = [step for step in steps if step.action == "ReceiveMessage"]
     assert len(received) == 1
     assert confirmed_at - received[0].ended > LEASE_SECONDS, "too soon to show anything"
-    renewals = [step.began for step in visibility(steps) if step.began < confirmed_at]
-    moments = [received[0].ended, *renewals, confirmed_at]
-    assert max(later - sooner for sooner, later in pairwise(moments)) < LEASE_SECONDS / 2
+    assert_never_let_lapse([step for step in steps if step.began < confirmed_at])
     assert len(site.begun(message_id)) == 1
     assert not site.workers[0].found("lease_lost")
+
+
+def assert_never_let_lapse(steps: list[Step]) -> None:
+    """What SQS confirmed for a message, from its receive on, was never a whole lease apart: it stayed ours."""
+    confirmed = [step.ended for step in steps if step.confirmed]
+    assert max(later - sooner for sooner, later in pairwise(confirmed)) < LEASE_SECONDS
 
 
 # ---- all of these at the same time
@@ -222,7 +251,7 @@ SCENARIOS = {
 
 @pytest.fixture(scope="module")
 def leases(all_servers: dict[str, SqsServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
-    """Everything on both servers at the same time: the longest takes half a minute, whatever happens."""
+    """Everything on both servers at the same time: the longest takes 40 s, whatever happens."""
     folder = tmp_path_factory.mktemp("leases")
     with running_scenarios() as scenarios:
         for server in all_servers.values():
@@ -239,13 +268,13 @@ both_servers = pytest.mark.parametrize("server", ["moto", "elasticmq"])
 @both_servers
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_task_outlasts_its_lease(leases: Scenarios, server: str, pool: str) -> None:
-    """A 25 s task under a 6 s lease runs once, as do the 40 messages behind it, another worker idle or not."""
+    """A 36 s task under a 12 s lease runs once, as do the 40 messages behind it, another worker idle or not."""
     leases.result(f"{server} {pool}")
 
 
 @both_servers
 def test_a_task_sets_the_lease_of_its_messages(leases: Scenarios, server: str) -> None:
-    """``visibility_timeout=20`` holds at once, under a receive that asked for 6 s, and is what renewals ask for."""
+    """``visibility_timeout=20`` holds at once, under a receive that asked for 12 s, and is what renewals ask for."""
     leases.result(f"{server} own lease")
 
 

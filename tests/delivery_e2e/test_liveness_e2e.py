@@ -1,4 +1,4 @@
-"""Liveness: a worker that is stuck says so; one that SQS has left, or that is merely busy, does not."""
+"""Liveness: a worker that is stuck says so, as does ``/live``; one that SQS has left, or that is busy, does not."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ import pytest
 
 from bridge.liveness import LOOP_SECONDS, longest_call_seconds
 from tests.delivery_e2e.conftest import Scenarios, Site, kill, patient
+from tests.health.asking import await_status, free_port, told
 from tests.servers.sqs import SqsServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+# The first test that asks for a scenario waits for the start of many workers, which takes long on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
-WAIT = {"BRIDGE_WAIT_TIME_SECONDS": "1"}
+#: And a lease that no busy machine lets lapse: the tasks here are longer than any usual one.
+WAIT = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "120"}
+ALIVE = (200, {"live": True, "reasons": []})
 LIMIT_SECONDS = longest_call_seconds(1, 0)
 #: How often the worker looks at itself, and a little for the look.
 LOOK_SECONDS = 6
@@ -82,15 +86,22 @@ def watch(seconds: float) -> None:
 def stuck(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """A receive that no time-out ends."""
     with Site(servers["elasticmq"], folder) as site, dripping(site) as relay:
-        worker = site.start("-c", "1", endpoint_url=relay.url, **WAIT)
+        port = free_port()
+        worker = site.start("-c", "1", endpoint_url=relay.url, BRIDGE_HEALTH_PORT=str(port), **WAIT)
+        assert told(port, "/live") == ALIVE
         relay.flowing.clear()
         began = time.monotonic()
-        said = worker.wait_event("worker_stuck", LIMIT_SECONDS + 2 * LOOK_SECONDS)
-        assert time.monotonic() - began > LIMIT_SECONDS - 1
+        said = worker.wait_event("worker_stuck", LIMIT_SECONDS + 45)
+        assert time.monotonic() - began > LIMIT_SECONDS - 3  # a call of a second was under way already
         assert "in one call for" in said["error"]
         assert said["level"] == "critical"
+        status, answer = told(port, "/live")
+        assert (status, answer["live"]) == (503, False)
+        assert "in one call for" in answer["reasons"][0]
+        assert told(port, "/ready")[0] == 503
         relay.flowing.set()
-        worker.wait_event("worker_unstuck", 2 * LOOK_SECONDS)
+        worker.wait_event("worker_unstuck")
+        await_status(port, "/live", 200)
         [message_id] = site.send("quick/1")
         worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
         assert len(worker.found("worker_stuck")) == 1
@@ -108,9 +119,12 @@ def test_a_stuck_receive_is_told(patient_scenarios: Scenarios) -> None:
 def refused(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """No connection for longer than a receive may last."""
     with Site(servers["elasticmq"], folder) as site:
-        worker = site.start("-c", "1", **WAIT)
+        port = free_port()
+        worker = site.start("-c", "1", BRIDGE_HEALTH_PORT=str(port), **WAIT)
         with site.proxy.refusing():
             watch(LIMIT_SECONDS + LOOK_SECONDS)
+            assert told(port, "/live") == ALIVE
+            assert told(port, "/ready")[0] == 503
         assert worker.found("receive_failed")
         assert not worker.found("worker_stuck")
 
@@ -119,9 +133,12 @@ def refused(servers: Mapping[str, SqsServer], folder: Path) -> None:
 def hanging(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """No answer for longer than a receive may last."""
     with Site(servers["elasticmq"], folder) as site:
-        worker = site.start("-c", "1", **WAIT)
+        port = free_port()
+        worker = site.start("-c", "1", BRIDGE_HEALTH_PORT=str(port), **WAIT)
         site.proxy.hang(times=None)
         watch(LIMIT_SECONDS + LOOK_SECONDS)
+        assert told(port, "/live") == ALIVE
+        assert told(port, "/ready")[0] == 503
         assert worker.found("receive_failed")
         assert not worker.found("worker_stuck")
 
@@ -136,10 +153,14 @@ def test_an_outage_is_not_being_stuck(patient_scenarios: Scenarios, kind: str) -
 def full(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """No receive for longer than one may last."""
     with Site(servers["elasticmq"], folder) as site:
-        worker = site.start("-c", "1", **WAIT)
+        port = free_port()
+        worker = site.start("-c", "1", BRIDGE_HEALTH_PORT=str(port), **WAIT)
         ids = site.send(f"long/{LIMIT_SECONDS + LOOK_SECONDS}/1", "quick/1")
+        watch(LIMIT_SECONDS + 1)
+        assert told(port, "/live") == ALIVE
+        assert told(port, "/ready")[0] == 200
         for message_id in ids:
-            worker.wait_event("message_settled", LIMIT_SECONDS + LOOK_SECONDS + 10, message_id=message_id)
+            worker.wait_event("message_settled", LIMIT_SECONDS + LOOK_SECONDS + 45, message_id=message_id)
         assert not worker.found("worker_stuck")
 
 
@@ -152,9 +173,12 @@ def test_a_full_window_is_not_being_stuck(patient_scenarios: Scenarios) -> None:
 def busy_solo(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """No turn of the main loop for longer than that may take."""
     with Site(servers["elasticmq"], folder) as site:
-        worker = site.start("-P", "solo", **WAIT)
+        port = free_port()
+        worker = site.start("-P", "solo", BRIDGE_HEALTH_PORT=str(port), **WAIT)
         [message_id] = site.send(f"long/{LOOP_SECONDS + LOOK_SECONDS}")
-        worker.wait_event("message_settled", LOOP_SECONDS + LOOK_SECONDS + 20, message_id=message_id)
+        watch(LOOP_SECONDS + 2)
+        assert told(port, "/live") == ALIVE
+        worker.wait_event("message_settled", LOOP_SECONDS + LOOK_SECONDS + 45, message_id=message_id)
         assert not worker.found("worker_stuck")
 
 
@@ -168,16 +192,20 @@ def draining(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """A receive that no time-out ends, in a drain."""
     with Site(servers["elasticmq"], folder) as site, dripping(site) as relay:
         task_seconds = LIMIT_SECONDS + LOOK_SECONDS
-        settings = {"BRIDGE_DRAIN_SECONDS": str(int(task_seconds) + 10), "BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "120"}
-        worker = site.start("-c", "2", endpoint_url=relay.url, **settings, **WAIT)
+        settings = {"BRIDGE_DRAIN_SECONDS": str(int(task_seconds) + 10)}
+        port = free_port()
+        worker = site.start("-c", "2", endpoint_url=relay.url, BRIDGE_HEALTH_PORT=str(port), **settings, **WAIT)
         [message_id] = site.send(f"long/{task_seconds}")
         site.await_begun(message_id)
         relay.flowing.clear()
         kill(worker, signal.SIGTERM)
-        worker.wait_for(lambda e: e.get("event") == "ended", task_seconds + 5, "end of the task")
+        watch(LIMIT_SECONDS + 1)
+        assert told(port, "/live") == ALIVE
+        assert told(port, "/ready") == (503, {"ready": False, "reasons": ["draining"]})
+        worker.wait_for(lambda e: e.get("event") == "ended", task_seconds + 45, "end of the task")
         relay.flowing.set()
         worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
-        assert worker.wait_exit(20) == 0
+        assert worker.wait_exit() == 0
         assert not worker.found("worker_stuck")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from typing import Any
@@ -68,5 +69,5 @@ def good(self: Any, obj: S3Object) -> None:
 @file_task("long/*", bind=True)
 def long(self: Any, obj: S3Object) -> None:
     """Take a while."""
-    note("run", message_id=self.request.id, key=obj.key)
+    note("run", message_id=self.request.id, key=obj.key, pid=os.getpid())
     time.sleep(6)

@@ -39,7 +39,7 @@ def test_the_exact_key(rig, name):
 def test_moto_s_test_event_was_ignored(rig):
     """Setting up the notification sent a test event; no task ran for it, and it is gone."""
     wait_until(
-        lambda: rig.worker.found("message_settled", outcome="ignored", reason="test-event"), 20, "an ignored test event"
+        lambda: rig.worker.found("message_settled", outcome="ignored", reason="test-event"), 45, "an ignored test event"
     )
     assert rig.worker.found("message_settled", outcome="dead_lettered") == []
     rig.wait_empty("main")

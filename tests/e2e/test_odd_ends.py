@@ -55,7 +55,7 @@ def test_a_second_signal_does_not_wait_for_a_long_poll(moto_server, how):
         began = time.monotonic()
         rig.worker.process.send_signal(how)
         rig.worker.wait_exit()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 15  # the poll goes on for 20 s, the budget for 25
 
 
 def test_a_pool_that_may_grow_grows(elasticmq_server):
@@ -63,9 +63,6 @@ def test_a_pool_that_may_grow_grows(elasticmq_server):
     with Rig(elasticmq_server) as rig:
         sent = [rig.announce(rig.record(f"long/{n}")) for n in range(3)]
         worker = rig.start_worker("--autoscale", "3,1", BRIDGE_TASK_MODULES="tests.e2e.odd_tasks")
-        for message_id in sent:
-            worker.wait_event("run", message_id=message_id, timeout_seconds=15)
-        running = {e["message_id"] for e in worker.found("run")} - {
-            e["message_id"] for e in worker.found("message_settled", outcome="deleted")
-        }
-        assert len(running) >= 2
+        runs = [worker.wait_event("run", message_id=message_id) for message_id in sent]
+        # A pool of one process would run all in that one.
+        assert len({run["pid"] for run in runs}) >= 2

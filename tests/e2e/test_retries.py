@@ -27,7 +27,7 @@ def hand_back(rig: Rig, queue: str, message_id: str, times: int) -> None:
     """Receive the only message of a queue that many times, with visibility 0 at once after each."""
     url = rig.queues[queue].url
     for n in range(1, times + 1):
-        [message] = wait_until(lambda: receive(rig.server, url), 10, f"receive {n} of {message_id}")
+        [message] = wait_until(lambda: receive(rig.server, url), 30, f"receive {n} of {message_id}")
         assert message["MessageId"] == message_id
         assert message["Attributes"]["ApproximateReceiveCount"] == str(n)
         rig.server.sqs.change_message_visibility(
@@ -68,9 +68,9 @@ def test_fails_twice_then_succeeds(rig):
     ]
     delays = [c.request["Entries"][0]["VisibilityTimeout"] for c in calls if c.action.startswith("Change")]
     assert delays == [1, 2]
-    # Measured: hidden for as long as was asked for (a tenth is for clocks), and received soon after.
+    # Measured: hidden for as long as was asked for (a tenth is for clocks), and received before its lease could lapse.
     for change, again, delay in zip(calls[1:4:2], calls[2:5:2], delays, strict=True):
-        assert delay - 0.1 <= again.finished_at - change.started_at <= delay + 10
+        assert delay - 0.1 <= again.finished_at - change.started_at <= delay + 20
 
     sent = [c for c in rig.proxy.calls if c.action.startswith("SendMessage") and "flaky" in json.dumps(c.request)]
     assert sent == []
@@ -99,7 +99,7 @@ def test_exhausted_retries_end_as_one_dead_letter(rig):
     assert set(cause) == set(CAUSE_KEYS)
     first = datetime.fromisoformat(cause.pop("first_received_at"))
     last = datetime.fromisoformat(cause.pop("dead_lettered_at"))
-    assert timedelta(seconds=3) <= last - first <= timedelta(seconds=40)
+    assert timedelta(seconds=3) <= last - first <= timedelta(seconds=60)
     assert first.utcoffset() == last.utcoffset() == timedelta(0)
     text = cause.pop("traceback")
     assert "in _third" in text
@@ -177,4 +177,4 @@ def test_received_equals_settled(rig):
         return sum(e["received"] for e in rig.worker.found("poll", queue=name))
 
     # A poll is logged after its messages were taken in: the last line may still be on its way.
-    wait_until(lambda: received() == len(settled), 5, f"{len(settled)} receives, as many as settlements")
+    wait_until(lambda: received() == len(settled), 20, f"{len(settled)} receives, as many as settlements")

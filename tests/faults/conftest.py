@@ -44,7 +44,7 @@ def _nothing_is_left(site: Site) -> Iterator[None]:
     """After each test the queue is empty: whatever was sent has found its end."""
     yield
     site.proxy.clear()
-    wait_until(lambda: counts(site.server, site.queue.url).total == 0, 20, "an empty queue")
+    wait_until(lambda: counts(site.server, site.queue.url).total == 0, 60, "an empty queue")
     while letters := receive(site.server, site.queue.dlq_url):
         for letter in letters:
             site.server.sqs.delete_message(QueueUrl=site.queue.dlq_url, ReceiptHandle=letter["ReceiptHandle"])

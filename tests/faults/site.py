@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from bridge.testing import s3_event
@@ -12,7 +11,9 @@ from tests.servers.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
 WAIT_SECONDS = 1
-LEASE_SECONDS = 6
+#: Long enough for no renewal to come between the tries of a call that fails, on a busy machine.
+LEASE_SECONDS = 12
+#: Until the worker asks again after a fault. Its own pause is 2 s at most; the rest is for a busy machine.
 RESUMES_SECONDS = 5.0
 
 #: Errors that SQS answers: code and HTTP status.
@@ -33,7 +34,7 @@ class Site:
     def send(self, key: str) -> str:
         return send(self.server, self.queue.url, s3_event(key))
 
-    def await_settled(self, message_id: str, outcome: str = "deleted", seconds: float = 20) -> dict[str, Any]:
+    def await_settled(self, message_id: str, outcome: str = "deleted", seconds: float = 45) -> dict[str, Any]:
         return self.worker.wait_event("message_settled", seconds, message_id=message_id, outcome=outcome)
 
     def await_calls(self, action: str, outcome: str, number: int, since: int) -> list[Call]:
@@ -44,15 +45,17 @@ class Site:
             found = [c for c in calls if c.outcome == outcome]
             return found if len(found) >= number else []
 
-        return wait_until(ended, 30, f"{number} {action} {outcome}")
+        return wait_until(ended, 60, f"{number} {action} {outcome}")
 
     def runs(self, message_id: str) -> int:
         return len(self.worker.found("task_started", message_id=message_id))
 
     def assert_resumes(self, fault_ended_at: float) -> None:
-        """An event sent now is done within 5 s of the fault's end, by the same worker."""
+        """Within 5 s of the fault's end the same worker asks for messages again, and it does an event sent now."""
+        again = self.proxy.wait_for(
+            lambda call: call.action == "ReceiveMessage" and call.started_at >= fault_ended_at, 30, "the next receive"
+        )
+        assert again.started_at - fault_ended_at < RESUMES_SECONDS
         sent = self.send("good/next")
         self.await_settled(sent)
-        took = time.monotonic() - fault_ended_at
-        assert took < RESUMES_SECONDS
         assert self.runs(sent) == 1

@@ -26,8 +26,9 @@ START = 1_800_000_000.0
 #: Far beyond all steps of the clock: that a record expires is another test's affair.
 TTL_SECONDS = 10**8
 EVENTS = range(3)
-#: Most calls go through undisturbed, or the work would never get far enough to be spoiled.
-UNDISTURBED = st.sampled_from([True, True, False])
+#: How a call goes on: most go through all of their steps at once, or the work would never get far enough to be spoiled,
+#: and some of those meet a fault on their first or second one. The others stop before each step.
+STEPS = st.sampled_from([(), (), (), (), "stop", "stop", *((f,) for f in FAULTS), *((None, f) for f in FAULTS)])
 MESSAGES = ("m0", "m1")
 
 
@@ -117,14 +118,16 @@ class ClaimsMachine(RuleBasedStateMachine):
         self.runners.append(runner)
         return runner
 
-    def call(self, runner, kind, undisturbed, call):
+    def call(self, runner, kind, steps, call):
         """Begin a call of a run's; it stops before its first step, or takes all of them."""
         if not kind.startswith("parent"):
             runner.state = kind
         paused = PausedCall(call, runner, kind)
         self.calls.append(paused)
-        while undisturbed and not paused.ended:
-            paused.step()
+        if steps != "stop":
+            faults = iter(steps)
+            while not paused.ended:
+                paused.step(next(faults, None))
         self.after_step(paused)
 
     def working(self):
@@ -137,48 +140,48 @@ class ClaimsMachine(RuleBasedStateMachine):
         message=st.sampled_from(MESSAGES),
         skew=st.sampled_from([0.0, 0.0, 0.0, -45.0, 45.0, 90.0]),
         receives=st.sampled_from([1, 2]),
-        undisturbed=UNDISTURBED,
+        steps=STEPS,
     )
-    def deliver(self, event, message, skew, receives, undisturbed):
+    def deliver(self, event, message, skew, receives, steps):
         """A message arrives, and its run asks for its claim."""
         runner = self.runner(event, f"{message}-e{event}", skew, receives)
-        self.call(runner, "acquire", undisturbed, lambda: runner.guard.acquire(runner.wish, runner.run))
+        self.call(runner, "acquire", steps, lambda: runner.guard.acquire(runner.wish, runner.run))
 
     @precondition(lambda self: self.working())
-    @rule(data=st.data(), undisturbed=UNDISTURBED)
-    def save(self, data, undisturbed):
+    @rule(data=st.data(), steps=STEPS)
+    def save(self, data, steps):
         """A run saves a checkpoint that no other run has."""
         runner = data.draw(st.sampled_from(self.working()))
         runner.saves += 1
         progress = {"by": runner.run.owner, "part": runner.saves}
-        self.call(runner, "save", undisturbed, lambda: runner.claim.save(progress))
+        self.call(runner, "save", steps, lambda: runner.claim.save(progress))
 
     @precondition(lambda self: self.working())
-    @rule(data=st.data(), undisturbed=UNDISTURBED)
-    def succeed(self, data, undisturbed):
+    @rule(data=st.data(), steps=STEPS)
+    def succeed(self, data, steps):
         """The task of a run returned."""
         runner = data.draw(st.sampled_from(self.working()))
-        self.call(runner, "complete", undisturbed, lambda: runner.claim.complete({"by": runner.run.owner}))
+        self.call(runner, "complete", steps, lambda: runner.claim.complete({"by": runner.run.owner}))
 
     @precondition(lambda self: self.working())
-    @rule(data=st.data(), kind=st.sampled_from(["fail", "fail", "release", "crash"]), undisturbed=UNDISTURBED)
-    def end_badly(self, data, kind, undisturbed):
+    @rule(data=st.data(), kind=st.sampled_from(["fail", "fail", "release", "crash"]), steps=STEPS)
+    def end_badly(self, data, kind, steps):
         """The task of a run raised, or found its object gone, or its worker died and nobody is told."""
         runner = data.draw(st.sampled_from(self.working()))
         if kind == "crash":
             runner.state = "gone"
         else:
-            self.call(runner, kind, undisturbed, lambda: runner.claim.release(failed=kind == "fail"))
+            self.call(runner, kind, steps, lambda: runner.claim.release(failed=kind == "fail"))
 
     @precondition(lambda self: any(not runner.given_up for runner in self.runners))
-    @rule(data=st.data(), failed=st.booleans(), undisturbed=UNDISTURBED)
-    def parent_releases(self, data, failed, undisturbed):
+    @rule(data=st.data(), failed=st.booleans(), steps=STEPS)
+    def parent_releases(self, data, failed, steps):
         """The parent lets go for a run: it is gone, or could not do so itself, or is being drained this moment."""
         runner = data.draw(st.sampled_from([runner for runner in self.runners if not runner.given_up]))
         runner.given_up = True
         parent = Guard(self.store, ttl_seconds=TTL_SECONDS, clock=lambda: self.now)
         kind = "parent fails" if failed else "parent releases"
-        self.call(runner, kind, undisturbed, lambda: parent.release(runner.wish, runner.run, failed=failed))
+        self.call(runner, kind, steps, lambda: parent.release(runner.wish, runner.run, failed=failed))
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), after=st.booleans())

@@ -92,6 +92,8 @@ def environment_for(server: SqsServer) -> dict[str, str]:
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL_SQS": server.endpoint_url,
         "AWS_ENDPOINT_URL_S3": server.s3_endpoint_url,
+        # moto serves all of AWS at one address; only DynamoDB is used beside these two.
+        "AWS_ENDPOINT_URL_DYNAMODB": server.s3_endpoint_url,
         **no_account(),
     }
 

@@ -49,7 +49,7 @@ def refused(tmp_path: Path) -> Callable[..., str]:
 
     def start(env: dict[str, str], *args: str, before: tuple[str, ...] = ()) -> str:
         command = [sys.executable, "-m", "celery", "-A", "bridge", *before, "worker", "-c", "1", *args]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         assert re.fullmatch(r"bridge: \S.*\n", done.stderr), done.stderr

@@ -85,7 +85,7 @@ def test_the_text_banner_has_what_a_person_looks_for(moto_site: SimpleNamespace)
     """On a terminal the start shows queue, DLQ, region, modules and routes, a line each; service links do no harm."""
     env = moto_site.env | SERVICE_LINKS | {"BRIDGE_LOG_FORMAT": "text"}
     with WorkerProcess(env, "-c", "1", cwd=moto_site.folder, wait_ready=False) as worker:
-        wait_until(lambda: "ready." in worker.output, 30, "a worker that is ready")
+        wait_until(lambda: "ready." in worker.output, 60, "a worker that is ready")
         said = [line.split() for line in worker.lines]
         assert ["queue", moto_site.queue.url, "(S3", "events)"] in said
         assert ["DLQ", moto_site.queue.dlq_url] in said
@@ -122,7 +122,7 @@ def test_what_the_start_could_not_see_is_refused_later(moto_site: SimpleNamespac
     moto_site.proxy.fail("GetQueueAttributes", times=1)
     env = moto_site.env | {"SQS_QUEUE_URL": moto_site.queues.single(moto_site.server)}
     with WorkerProcess(env, "-c", "1", cwd=moto_site.folder, wait_ready=False) as worker:
-        refused = worker.wait_event("worker_refused", 30)
+        refused = worker.wait_event("worker_refused", 60)
         assert "SQS_DLQ_URL" in refused["error"]
         assert worker.wait_exit() == 2
     assert "Traceback" not in worker.output

@@ -38,7 +38,7 @@ class Site:
             runs = self.runs(**fields)
             return runs if len(runs) >= number else []
 
-        return wait_until(enough, 20, f"{number} runs of {fields}")
+        return wait_until(enough, 45, f"{number} runs of {fields}")
 
     def sent(self, task_id: str) -> list[Call]:
         """The SendMessage calls to the task queue for this task id."""
@@ -55,5 +55,5 @@ class Site:
             return [(cause, message) for cause, message in letters.values() if fields.items() <= cause.items()]
 
         letters: dict[str, tuple[dict[str, Any], Any]] = {}
-        [letter] = wait_until(found, 20, f"a dead letter with {fields}")
+        [letter] = wait_until(found, 45, f"a dead letter with {fields}")
         return letter

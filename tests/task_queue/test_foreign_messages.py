@@ -27,12 +27,13 @@ def test_an_eta_of_a_stock_producer_waits_in_place(site: Site) -> None:
     """A message that was not delayed waits for its ETA in the queue, not in a worker, and that is no attempt."""
     with stock_celery(site.server, site.tasks.url) as send_task:
         sent_at = time.time()
-        task_id = send_task(f"{TASKS}.add", (30, 3), countdown=4).id
+        task_id = send_task(f"{TASKS}.add", (30, 3), countdown=6).id
     waits = site.worker.wait_event("message_settled", task_id=task_id, outcome="retried")
-    assert (waits["reason"], waits["delay_seconds"]) == ("eta", 4)
+    assert waits["reason"] == "eta"
+    assert 0 < waits["delay_seconds"] <= 6  # less what the message took to get here
     assert not site.worker.found("task_started", task_id=task_id)
     [run] = site.await_runs(1, id=task_id)
-    assert 4.0 <= run["at"] - sent_at < 9.0
+    assert 6.0 <= run["at"] - sent_at < 6.0 + 30  # and not after a lease of 120 s
     assert run["retries"] == 0
     site.worker.wait_event("message_settled", task_id=task_id, outcome="deleted")
     seen = site.proxy.for_message(waits["message_id"])
@@ -78,7 +79,7 @@ def test_pickle_is_never_opened(site: Site) -> None:
     with stock_celery(site.server, site.tasks.url) as send_task:
         task_id = send_task(f"{TASKS}.add", (Opened(trace), 1), serializer="pickle").id
     settled = site.worker.wait_for(
-        lambda e: e.get("event") == "message_settled" and "content type" in str(e.get("error")), 20, "the pickle's end"
+        lambda e: e.get("event") == "message_settled" and "content type" in str(e.get("error")), 45, "the pickle's end"
     )
     cause, _ = site.letter(task_id=settled["message_id"])
     assert cause["reason"] == "malformed"
