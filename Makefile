@@ -1,7 +1,7 @@
 # Everything here needs only make and a Python of at least 3.11; the rest is installed into .venv from the hashed lock.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint lock clean
+.PHONY: help setup demo test test-fast lint lock lock-image clean
 
 BIN := .venv/bin
 STAMP := .venv/.setup-done
@@ -60,6 +60,27 @@ lock: ## Write requirements.lock anew (ARGS=--upgrade takes newer versions)
 	@{ echo "# Made by \`make lock\` from pyproject.toml: the package, its extra \`dev\` and the build backend."; \
 	  grep -v '^# Made by ' requirements.lock; } > .cache/requirements.lock
 	@mv .cache/requirements.lock requirements.lock
+
+# Three parts in one file, cut apart again by the Dockerfile: what the image holds, what its local variant holds beside
+# that, and the build backend. The versions of requirements.lock are taken, so that what was tested is what is shipped.
+LOCK_IMAGE := .cache/lock/bin/pip-compile --quiet --allow-unsafe --strip-extras --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --resolver backtracking
+
+lock-image: ## Write requirements-image.lock anew, at the versions of requirements.lock (run it after `make lock`)
+	@python3.11 -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet pip-tools==7.6.2
+	@rm -f .cache/image.lock .cache/local.lock .cache/build.lock
+	@sed -n 's/^\([a-z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock > .cache/constraints.txt
+	@$(LOCK_IMAGE) -c .cache/constraints.txt --extra image -o .cache/image.lock pyproject.toml
+	@$(LOCK_IMAGE) -c .cache/constraints.txt --extra image --extra local -o .cache/local.lock pyproject.toml
+	@$(LOCK_IMAGE) -c .cache/constraints.txt --only-build-deps --build-deps-for wheel -o .cache/build.lock pyproject.toml
+	@{ echo "# Made by \`make lock-image\` from pyproject.toml, at the versions of requirements.lock."; \
+	  echo "# part: image"; cat .cache/image.lock; \
+	  echo "# part: local"; \
+	  awk 'NR == FNR { if (/^[a-z0-9]/) held[$$1] = 1; next } /^[a-z0-9]/ { wanted = !($$1 in held) } wanted' \
+	    .cache/image.lock .cache/local.lock; \
+	  echo "# part: build"; cat .cache/build.lock; } | grep -v -e '^$$' -e '^# The following packages' \
+	  > .cache/requirements-image.lock
+	@mv .cache/requirements-image.lock requirements-image.lock
 
 clean: ## Remove .venv and all caches
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -131,7 +131,6 @@ class Receivers:
         self._threads.append(thread)  # started first: one that has not started cannot be joined, and looks dead
 
     def _run(self, polls: _QueuePolls, extra: bool) -> None:
-        failures = 0
         while not self._stopped.is_set():
             size = self._await_room(polls, extra)
             if not size:
@@ -139,12 +138,9 @@ class Receivers:
             name = threading.current_thread().name
             self._calls[name] = time.monotonic()
             try:
-                messages = self._receive(polls, size, extra=extra, probing=failures > 0)
-                failures = 0
+                messages = self._receive(polls, size, extra=extra, probing=polls.failures > 0)
             except Exception as error:  # noqa: BLE001 - whatever SQS or the network does, the receiver goes on
-                failures += 1
-                polls.idle = True  # one receiver probes; the others wait for it
-                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 10))
+                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(max(0, polls.failures - 1), 10))
                 pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, is no secret
                 log.warning(
                     "receive_failed",
@@ -208,6 +204,13 @@ class Receivers:
                 self._deliver(polls.queue, messages, received_at)
             (log.info if messages else log.debug)("poll", queue=polls.queue.name, received=len(messages))
             polls.idle = not messages  # of an extra receive too: it ends when the queue has run dry
+            polls.failures = 0
+        except Exception:
+            # Before the slot is free: whichever receiver of the queue takes it must probe, and only one may. With the
+            # ordinary wait on a connection that hangs it would notice 25 s later that the outage is over.
+            polls.idle = True
+            polls.failures += 1
+            raise
         finally:
             # Only now: what was delivered is held, so the window never counts a message twice or not at all.
             with self._table.changed:
@@ -229,3 +232,5 @@ class _QueuePolls:
         self.asked = 0
         self.extra_asked = 0
         self.threads = 0
+        #: Receives that failed since the last one that did not.
+        self.failures = 0

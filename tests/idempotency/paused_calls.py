@@ -125,9 +125,7 @@ class PausingStore(MemoryStore):
         """Let a write arrive of which its caller has long ceased to think."""
         self._effect(*self.late.pop(position))
 
-    def _effect(
-        self, call: PausedCall | None, record_id: str, text: str, tag: str | None, new: str
-    ) -> str | Refused:
+    def _effect(self, call: PausedCall | None, record_id: str, text: str, tag: str | None, new: str) -> str | Refused:
         found = self.kept.get(record_id)
         if (found.tag if found else None) != tag:
             if found is not None and found.tag == new and not self.content_tags:

@@ -22,11 +22,11 @@ from bridge.idempotency import guard as guard_module
 from bridge.idempotency.guard import Guard, Run, use_guard
 from bridge.idempotency.record import from_json
 from bridge.progress import MAX_BYTES
-from bridge.retry_policy import Attempt, decide, request_retries
+from bridge.retry_policy import Attempt, decide, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
 from bridge.s3_object import S3Object
 from bridge.task import MustWait, NothingToDo
-from bridge.testing import s3_event
+from bridge.testing import SPARE_RECEIVES, s3_event
 from bridge.verdicts import Delete
 from tests.idempotency.memory_store import MemoryStore
 
@@ -409,6 +409,20 @@ def test_a_live_claim_is_waited_for(store, clock, receives):
     assert ended.released
     assert runs == []
     assert len(store.calls) == 1
+
+
+@pytest.mark.parametrize("seconds", [3_660.0, 43_260.0], ids=["an hour", "twelve hours"])
+def test_a_message_outlasts_a_claim_within_its_receives(store, clock, monkeypatch, seconds):
+    """With the shortest waits that chance can bring: looking is no attempt, and must not be taken for killing pods."""
+    counting()
+    hold(event_of("in/a"), store, clock, seconds=seconds)
+    monkeypatch.setattr("bridge.once.random.uniform", lambda low, high: low)
+    receives = 1
+    while (ended := deliver(event_of("in/a"), message="m0", receives=receives)).reason == "in-progress":
+        clock[0] += ended.delay_seconds
+        receives += 1
+    assert ended.outcome == "deleted"
+    assert not kills_pods(receives, app.tasks[NAME].max_retries, SPARE_RECEIVES), receives
 
 
 def test_a_claim_that_has_ended_by_itself_is_taken_over(store, clock):

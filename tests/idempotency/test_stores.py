@@ -1,4 +1,4 @@
-"""What every store does: one suite for S3, DynamoDB and the reference in memory, and what the first two do in trouble."""
+"""What every store does: one suite for S3, DynamoDB and the one in memory, and what the first two do in trouble."""
 
 from __future__ import annotations
 

@@ -1,0 +1,174 @@
+"""Which queue a command means, the client to ask, and AWS's answers told in one line.
+
+Exit codes: 2 for what a person has to mend (settings, arguments, no such queue, access denied, no credentials), 1 for
+what may pass (AWS unreachable, throttling) and for work that is left undone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bridge.queues import Queue
+    from bridge.settings import QueueSettings
+
+_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
+_TO_MEND = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AWS.SimpleQueueService.AccessDenied",
+        "AllAccessDisabled",
+        "403",
+        "404",
+        "NoSuchBucket",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "KMS.AccessDeniedException",
+        "KmsAccessDenied",
+    }
+)
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Turn settings at fault and errors of AWS into one line and an exit code; other errors go through."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+    )
+
+    from bridge.aws import error_code
+    from bridge.errors import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+        raise click.ClickException(f"AWS credentials: {error}") from error
+    except ClientError as error:
+        text = " ".join(str(error).split())
+        if error_code(error) in _NO_SUCH_QUEUE | _TO_MEND:
+            raise click.ClickException(text) from error
+        raise undone(text) from error
+    except BotoCoreError as error:
+        raise undone(f"AWS cannot be reached: {' '.join(str(error).split())}") from error
+
+
+def undone(text: str) -> click.exceptions.Exit:
+    """Print one line and return what ends the command with exit code 1."""
+    click.echo(f"brigade: {text}", err=True)
+    return click.exceptions.Exit(1)
+
+
+class QueueUrl(click.ParamType[str]):
+    """A queue's URL or, where ``or_name``, its name; a FIFO queue is refused, for the bridge reads none."""
+
+    name = "queue"
+
+    def __init__(self, *, or_name: bool = True) -> None:
+        """``or_name`` False: only a URL."""
+        self._or_name = or_name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value, stripped."""
+        from bridge.settings_rules import queue_url_fault, shown
+
+        text = str(value).strip()
+        if self._or_name and text and "/" not in text and ":" not in text:
+            return text
+        if fault := queue_url_fault(text, "SQS_QUEUE_URL"):
+            self.fail(f"{shown(text)}: {fault}", param, ctx)
+        return text
+
+
+def is_url(queue: str | None) -> bool:
+    """Say whether a QueueUrl's value is a URL and no name."""
+    return queue is not None and "/" in queue
+
+
+def queue_settings(*urls: str | None) -> QueueSettings:
+    """Load the settings; where they name no queue at all, a URL among the options may name the region."""
+    from bridge.settings import load_queue_settings
+    from bridge.settings_rules import in_force
+
+    names = ("SQS_QUEUE_URL", "SQS_TASK_QUEUE_URL", "SQS_DLQ_URL")
+    given = in_force(os.environ)
+    url = next((u for u in urls if is_url(u)), None)
+    if url is not None and not any(name in given for name in names):
+        given["SQS_QUEUE_URL"] = url
+    return load_queue_settings(given)
+
+
+def client_for(settings: QueueSettings) -> Any:
+    """Return a client with the SDK's own retries: nothing else would try again."""
+    from bridge.aws import sqs_client
+    from bridge.errors import SettingsError
+
+    if settings.region is None:  # no queue is named at all, so none could be asked
+        raise SettingsError("SQS_QUEUE_URL is not set: set it to the URL of the queue, or name one by an option")
+    return sqs_client("send", settings.region, read_seconds=10)
+
+
+def all_queues(settings: QueueSettings) -> tuple[Queue, ...]:
+    """Return the queues that the settings name, those of S3 events first; dead-letter queues are not looked up."""
+    from bridge.queues import named_queues
+
+    return named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
+
+
+def choose_queue(settings: QueueSettings, wanted: str | None) -> Queue:
+    """Return the queue that ``--queue`` means, or the only one for S3 events. Raises SettingsError."""
+    from bridge.errors import SettingsError
+    from bridge.queues import Queue, queue_name
+
+    queues = all_queues(settings)
+    names = ", ".join(queue.name for queue in queues)
+    if wanted is None:
+        events = [queue for queue in queues if queue.kind == "event"]
+        if not queues:
+            raise SettingsError("SQS_QUEUE_URL is not set: set it to the URL of the queue, or give --queue URL")
+        if len(events) != 1:
+            raise SettingsError(f"which queue? --queue takes one of {names}, or a URL")
+        return events[0]
+    for queue in queues:
+        if wanted in (queue.name, queue.url):
+            return queue
+    if not is_url(wanted):
+        raise SettingsError(f"--queue {wanted}: the settings name no such queue, only {names or 'none'}; give its URL")
+    return Queue(name=queue_name(wanted), url=wanted, kind="event")
+
+
+def attributes_of(client: Any, url: str) -> dict[str, str]:
+    """Return what SQS says of a queue. Raises SettingsError when there is no such queue or it may not be asked."""
+    from bridge.aws import error_code
+    from bridge.errors import SettingsError
+
+    try:
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    except Exception as error:
+        code = error_code(error)
+        if code in _NO_SUCH_QUEUE:
+            raise SettingsError(f"there is no queue {url} at {client.meta.endpoint_url}") from error
+        if code in _TO_MEND:
+            raise SettingsError(f"{url} may not be looked at (sqs:GetQueueAttributes): {code}") from error
+        raise
+    attributes: dict[str, str] = answer.get("Attributes", {})
+    return attributes
+
+
+def count(attributes: dict[str, str], which: str = "") -> int:
+    """Return ApproximateNumberOfMessages, or its ``NotVisible`` or ``Delayed`` kin."""
+    return int(attributes.get(f"ApproximateNumberOfMessages{which}") or 0)

@@ -1,0 +1,97 @@
+"""Why each task would take a message, or would not: the rules of bridge/routing.py, in words. Pure.
+
+``route`` decides; this only explains, rule by rule, so that a glob that does not match can be seen not to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.celery_message import is_celery_message
+from bridge.errors import MalformedEvent
+from bridge.routing import Route, Rules, is_own_output, matches
+from bridge.s3_event import ObjectRecord, TestEvent, parse
+
+Attributes = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A part of a message that is routed: one object, or the message as a whole.
+
+    ``tasks`` has every task in the order in which they are asked, each with the rules that keep it from taking this;
+    none means that it would take it, and the first of those does.
+    """
+
+    name: str
+    note: str | None
+    tasks: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def explain(body: str, attributes: Attributes, rules: Rules) -> list[Subject]:
+    """Return what is routed of a message, and why each task takes it or not. Never raises."""
+    try:
+        event = parse(body)
+    except MalformedEvent as error:
+        celery_message = is_celery_message(body)
+        why = str(error).removeprefix("no S3 event: ")
+        name = "a Celery message" if celery_message else f"a message that is no S3 event: {why}"
+        return [Subject(name, None, _each(rules, lambda route: _not_message(route, attributes, celery_message)))]
+    if isinstance(event, TestEvent):
+        name = "s3:TestEvent"
+        return [Subject(name, None, _each(rules, lambda route: _not_everything(route, attributes)))]
+    return [_subject(record, attributes, rules) for record in event]
+
+
+def _subject(record: ObjectRecord, attributes: Attributes, rules: Rules) -> Subject:
+    note = None
+    if is_own_output(record, rules.own_outputs):
+        note = "lies under an output prefix of ours: ignored, whatever the tasks say"
+    elif not any(matches(pattern, record.bucket) for pattern in rules.allowed_buckets):
+        note = f"bucket {record.bucket} is not in BRIDGE_ALLOWED_BUCKETS={','.join(rules.allowed_buckets)}"
+    name = f"s3://{record.bucket}/{record.key}  {record.event_name}"
+    return Subject(name, note, _each(rules, lambda route: _not_object(route, record, attributes)))
+
+
+def _each(rules: Rules, reasons: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((route.task, tuple(reasons(route))) for route in rules.routes)
+
+
+def _not_object(route: Route, record: ObjectRecord, attributes: Attributes) -> Sequence[str]:
+    if route.kind == "message":
+        return _not_everything(route, attributes)
+    reasons = []
+    if not matches(route.key, record.key):
+        reasons.append(f"key is not {route.key}")
+    if not matches(route.bucket, record.bucket):
+        reasons.append(f"bucket is not {route.bucket}")
+    if not any(matches(pattern, record.event_name) for pattern in route.events):
+        reasons.append(f"event is not {' or '.join(route.events)}")
+    return reasons
+
+
+def _not_message(route: Route, attributes: Attributes, celery_message: bool) -> Sequence[str]:
+    if route.kind == "file":
+        return ["takes S3 events only"]
+    return _not_everything(route, attributes) if celery_message else _not_where(route, attributes)
+
+
+def _not_everything(route: Route, attributes: Attributes) -> Sequence[str]:
+    if route.kind == "file":
+        return ["takes objects only"]
+    if not route.everything:
+        return ["takes messages that are no S3 events (everything=True takes all)"]
+    return _not_where(route, attributes)
+
+
+def _not_where(route: Route, attributes: Attributes) -> Sequence[str]:
+    reasons = []
+    for name, pattern in route.where:
+        value = attributes.get(name, {}).get("StringValue")
+        if not isinstance(value, str):
+            reasons.append(f"there is no message attribute {name}")
+        elif not matches(pattern, value):
+            reasons.append(f"message attribute {name} is not {pattern}")
+    return reasons
