@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bridge.decorators import file_task, message_task
-    from bridge.errors import ObjectChanged, ObjectGone
+    from bridge.errors import ClaimLost, ObjectChanged, ObjectGone, StoreUnavailable
     from bridge.message import Message
     from bridge.s3_object import S3Object
 
-__all__ = ["Message", "ObjectChanged", "ObjectGone", "S3Object", "file_task", "message_task"]
+__all__ = [
+    "ClaimLost",
+    "Message",
+    "ObjectChanged",
+    "ObjectGone",
+    "S3Object",
+    "StoreUnavailable",
+    "file_task",
+    "message_task",
+]
 
 _ROOMS = {
+    "ClaimLost": "bridge.errors",
     "Message": "bridge.message",
     "ObjectChanged": "bridge.errors",
     "ObjectGone": "bridge.errors",
     "S3Object": "bridge.s3_object",
+    "StoreUnavailable": "bridge.errors",
     "file_task": "bridge.decorators",
     "message_task": "bridge.decorators",
 }

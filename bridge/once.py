@@ -26,9 +26,10 @@ log = get_logger(__name__)
 
 #: Where nothing limits a run, SQS does: it ends every hold twelve hours after the receive.
 LONGEST_RUN_SECONDS = 43_200.0
-#: How long a message waits for a store that cannot be asked: twice as long each time.
+#: How long a message waits for a store that cannot be asked: twice as long each time, and so about as long again as it
+#: has waited. Each wait is a receive, and those are bounded: with the defaults an outage of hours is outlasted.
 FIRST_STORE_WAIT_SECONDS = 5.0
-LONGEST_STORE_WAIT_SECONDS = 900.0
+LONGEST_STORE_WAIT_SECONDS = 3600.0
 
 #: These end the work on an object for good, or are not the task's failure; no attempt is counted.
 _NO_FAILURES = (Reject, ObjectChanged, ObjectGone, ObjectTooLarge)
@@ -118,7 +119,7 @@ def _acquire(task: BridgeTask, wish: Wish) -> Claim | Skipped | None:
         task.request.bridge_owed.discard(wish.id)
     match found:
         case Busy(seconds):
-            wait = wait_seconds(seconds, receives) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads looks
+            wait = wait_seconds(seconds, receives, random.random())  # noqa: S311 - spreads looks, is no secret
             log.info("claim_busy", record=wish.id, about=wish.about, claimed_for_seconds=round(seconds, 1))
             raise MustWait("in-progress", wait, f"{wish.about}: another run is at work on it")
         case Done(result):

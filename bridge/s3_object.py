@@ -140,13 +140,14 @@ class S3Object(ObjectRecord):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Write ``body`` to ``s3://bucket/key`` unless an object is there; say whether this call wrote it.
+        """Write ``body`` to ``s3://bucket/key`` unless an object is there; True when this call wrote it.
 
-        S3 itself decides (If-None-Match), so of two runs that write the same key one writes and the other gets False,
-        whatever happens between an effect and its completion in the idempotency store. Derive the key from this object
-        (its key, its eTag) and nothing else, and what a run writes is written once. Text is written as UTF-8; a file
-        must be seekable; at most 5 GB, S3's limit for one PUT. Raises ValueError for another kind of URL, and
-        botocore's errors (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+        False means that an object is there, be it this call's own, of which the answer was lost. S3 itself decides
+        (If-None-Match), so of two runs that write the same key one writes, whatever happens between an effect and its
+        completion in the idempotency store. Derive the key from this object (its key, its eTag) and nothing else.
+        Text is written as UTF-8; a file must be seekable; at most 5 GB, S3's limit for one PUT. Raises ValueError for
+        another kind of URL, and botocore's errors
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
         """
         bucket, slash, key = url.removeprefix("s3://").partition("/")
         if not url.startswith("s3://") or not bucket or not slash or not key:

@@ -59,6 +59,7 @@ class _LocalObjects:
     """The objects of one test, read in place of S3's."""
 
     contents: dict[tuple[str, str], bytes | Path] = field(default_factory=dict)
+    in_use: bool = False
 
     def content(self, obj: S3Object) -> bytes | Path:
         try:
@@ -107,6 +108,7 @@ _in_use = ExitStack()
 def forget_objects() -> None:
     """Forget every object; the pytest plugin calls it after each test."""
     _objects.contents.clear()
+    _objects.in_use = False
     _in_use.close()
 
 
@@ -116,7 +118,8 @@ def s3_object(content: bytes | str | Path, key: str = "file", bucket: str = "tes
     ``content`` is bytes, text (as UTF-8), or the path of a file. ``fields`` are those of S3Object (``version_id``,
     ``event_name``…). Making one again with other content is an overwrite: the older S3Object then reads as changed.
     """
-    if not _objects.contents:
+    if not _objects.in_use:
+        _objects.in_use = True
         _in_use.enter_context(use_source(_objects))
     stored = content.encode() if isinstance(content, str) else content
     _objects.contents[bucket, key] = stored

@@ -485,7 +485,7 @@ def _understood(request: _Request) -> tuple[str, str, dict[str, Any]]:
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(body or b"{}")
-    except ValueError:  # the query protocol answers in XML
+    except (ValueError, RecursionError):  # the query protocol answers in XML
         return None
     return value if isinstance(value, dict) else None
 

@@ -24,6 +24,7 @@ _COMMANDS = {
     "provision": "",
     "put": "",
     "queue": "",
+    "reconcile": "",
     "routes": "",
     "run-once": "",
     "send": "",

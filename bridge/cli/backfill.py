@@ -14,6 +14,7 @@ from bridge.cli.quantities import Moment, Size
 from bridge.cli.queue_access import told_in_one_line
 
 if TYPE_CHECKING:
+    from bridge.backfill_events import Selection
     from bridge.settings import OperatorSettings
 
 _EXAMPLES = """
@@ -50,12 +51,12 @@ def command(url: str, **options: Any) -> int:
     They are sent at least once, in the order of their keys, ten a call. Objects under our own output prefixes are
     skipped. Exit code 0: all were sent; 1: it stopped on an error and said how to go on; 130: after Ctrl-C.
     """
-    bucket, prefix = _bucket_and_prefix(url)
-    _check(options)
+    bucket, prefix = bucket_and_prefix(url)
+    if options["task"] and options["queue_url"]:
+        raise click.UsageError("--task sends to SQS_TASK_QUEUE_URL: --queue-url is for events")
+    check_filters(options)
     # Imported here because the SDK and pydantic take half a second, which --help should not.
-    from bridge.backfill_events import Selection
     from bridge.cli.backfill_run import Backfill, Target, run
-    from bridge.outputs import output_prefixes, pairs
     from bridge.settings import load_operator_settings
 
     with told_in_one_line():
@@ -63,28 +64,12 @@ def command(url: str, **options: Any) -> int:
         if options["queue_url"]:
             environ["SQS_QUEUE_URL"] = options["queue_url"]
         settings = load_operator_settings(environ, "SQS_TASK_QUEUE_URL" if options["task"] else "SQS_QUEUE_URL")
-        target = Target(_queue_url(settings, options["task"]), options["task"])
+        target = Target(queue_for(settings, options["task"]), options["task"])
         if options["task"]:
-            _check_task(options["task"], settings.task_modules)
+            check_task(options["task"], settings.task_modules)
         else:
-            _check_allowed(bucket, settings.allowed_buckets)
-        selection = Selection(
-            bucket=bucket,
-            include=options["include"],
-            exclude=options["exclude"],
-            min_size=options["min_size"],
-            max_size=options["max_size"],
-            since=options["modified_since"],
-            until=options["modified_until"],
-            archived=options["archived"],
-            own_outputs=pairs(
-                output_prefixes(
-                    results_url=settings.results_url,
-                    archive_url=settings.archive_url,
-                    idempotency_url=settings.idempotency_url,
-                )
-            ),
-        )
+            check_allowed(bucket, settings.allowed_buckets)
+        selection = selected(bucket, options, settings)
         backfill = Backfill(
             prefix=prefix,
             selection=selection,
@@ -100,16 +85,16 @@ def command(url: str, **options: Any) -> int:
         )
 
 
-def _bucket_and_prefix(url: str) -> tuple[str, str]:
+def bucket_and_prefix(url: str) -> tuple[str, str]:
+    """Return both parts of s3://bucket/prefix; raises BadParameter."""
     found = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,254})(?:/(.*))?", url, re.DOTALL)
     if found is None:
         raise click.BadParameter(f"{url!r} must be s3://bucket/prefix", param_hint="S3://BUCKET/PREFIX")
     return found[1], found[2] or ""
 
 
-def _check(options: dict[str, Any]) -> None:
-    if options["task"] and options["queue_url"]:
-        raise click.UsageError("--task sends to SQS_TASK_QUEUE_URL: --queue-url is for events")
+def check_filters(options: dict[str, Any]) -> None:
+    """Refuse options that contradict each other; raises UsageError."""
     if options["state"] and options["dry_run"]:
         raise click.UsageError("--state is written when something is sent: not with --dry-run")
     if options["state"] and options["start_after"] is not None:
@@ -123,7 +108,8 @@ def _check(options: dict[str, Any]) -> None:
         raise click.UsageError("--min-size is above --max-size: nothing can match")
 
 
-def _queue_url(settings: OperatorSettings, task: str | None) -> str:
+def queue_for(settings: OperatorSettings, task: str | None) -> str:
+    """Return where events go, or messages to a task by its name; raises ClickException when nothing says so."""
     if task:
         if settings.sqs_task_queue_url is None:
             raise click.ClickException("SQS_TASK_QUEUE_URL is not set: --task sends to the queue for Celery's messages")
@@ -135,7 +121,30 @@ def _queue_url(settings: OperatorSettings, task: str | None) -> str:
     return settings.sqs_queue_urls[0]
 
 
-def _check_task(name: str, modules: tuple[str, ...]) -> None:
+def selected(bucket: str, options: dict[str, Any], settings: OperatorSettings) -> Selection:
+    """Return what the filters among the options select, our own outputs left out."""
+    from bridge.backfill_events import Selection
+    from bridge.outputs import output_prefixes, pairs
+
+    outputs = output_prefixes(
+        results_url=settings.results_url,
+        archive_url=settings.archive_url,
+        idempotency_url=settings.idempotency_url,
+    )
+    return Selection(
+        bucket=bucket,
+        include=options["include"],
+        exclude=options["exclude"],
+        min_size=options["min_size"],
+        max_size=options["max_size"],
+        since=options["modified_since"],
+        until=options["modified_until"],
+        archived=options["archived"],
+        own_outputs=pairs(outputs),
+    )
+
+
+def check_task(name: str, modules: tuple[str, ...]) -> None:
     """Refuse a name that no worker would know, where the modules are at hand to tell."""
     if not modules:
         return
@@ -149,7 +158,8 @@ def _check_task(name: str, modules: tuple[str, ...]) -> None:
         raise click.ClickException(f"--task {name}: no file_task of this name, only {', '.join(takers) or 'none'}")
 
 
-def _check_allowed(bucket: str, globs: tuple[str, ...]) -> None:
+def check_allowed(bucket: str, globs: tuple[str, ...]) -> None:
+    """Refuse a bucket whose events the worker would dead-letter; raises ClickException."""
     from bridge.routing import matches
 
     if not any(matches(glob, bucket) for glob in globs):

@@ -66,7 +66,7 @@ class Backfill:
 
 
 @dataclass
-class _Stop:
+class Stop:
     """Set by SIGINT or SIGTERM; ``exit_code`` is then the shell's word for that signal."""
 
     event: threading.Event = field(default_factory=threading.Event)
@@ -89,7 +89,7 @@ def run(backfill: Backfill, *, dry_run: bool, progress: bool, as_json: bool) -> 
             return 0
         start_after = state.last_key
     tally = Tally()
-    with _stopping() as stop:
+    with stopping() as stop:
 
         def records(skipped: Counter[Skipped]) -> Iterator[ObjectRecord]:
             listing = listed_objects(s3, bucket.name, backfill.prefix, start_after=start_after, versions=versions)
@@ -102,8 +102,8 @@ def run(backfill: Backfill, *, dry_run: bool, progress: bool, as_json: bool) -> 
         else:
             show = progress and not as_json and sys.stderr.isatty()
             total = _count(records(Counter())) if show else None
-            with _bar(total) as advance:
-                error = _send(backfill, records(tally.skipped), tally, state, stop.event, advance)
+            with bar(total) as advance:
+                error = send(backfill, records(tally.skipped), tally, state, stop.event, advance)
         tally.complete = error is None and not stop.event.is_set()
     if state is not None:
         state.complete = tally.complete
@@ -118,7 +118,7 @@ def run(backfill: Backfill, *, dry_run: bool, progress: bool, as_json: bool) -> 
     return stop.exit_code or (1 if error else 0)
 
 
-def _send(
+def send(
     backfill: Backfill,
     records: Iterator[ObjectRecord],
     tally: Tally,
@@ -182,21 +182,22 @@ def _count(records: Iterator[ObjectRecord]) -> int:
 
 
 @contextmanager
-def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
+def bar(total: int | None, label: str = "sending") -> Iterator[Callable[[int], None]]:
+    """Draw a bar on standard error, advanced by what is yielded; with nothing to count there is none."""
     if not total:
         yield lambda _: None
         return
-    bar: AbstractContextManager[Any] = click.progressbar(
-        length=total, label="sending", file=sys.stderr, show_pos=True, show_eta=True
+    drawn: AbstractContextManager[Any] = click.progressbar(
+        length=total, label=label, file=sys.stderr, show_pos=True, show_eta=True
     )
-    with bar as shown:
+    with drawn as shown:
         yield shown.update
 
 
 @contextmanager
-def _stopping() -> Iterator[_Stop]:
+def stopping() -> Iterator[Stop]:
     """Let SIGINT and SIGTERM set a flag, the first time; a second one ends the process as it always does."""
-    stop = _Stop()
+    stop = Stop()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:

@@ -99,6 +99,7 @@ def complete(mine: Record, wish: Wish, *, result: Any, expires_at: int) -> Recor
         progress=None,
         result=result,
         done_event=wish.event,
+        done_version=wish.version,
         sequencer=newest,
         expires_at=expires_at,
     )
@@ -134,13 +135,15 @@ def claim_seconds(time_limit_seconds: float) -> float:
     return time_limit_seconds + min(60.0, max(10.0, time_limit_seconds / 10))
 
 
-def wait_seconds(busy_seconds: float, receives: int) -> float:
-    """Return how long a message waits that met a live claim, before jitter.
+def wait_seconds(busy_seconds: float, receives: int, jitter: float = 1.0) -> float:
+    """Return how long a message waits that met a live claim; ``jitter`` is a number from 0 to 1.
 
-    Never much beyond the claim's own end. Fourfold each time: every look is a receive, and a queue's maxReceiveCount
-    bounds those; a claim of an hour is outlasted in six, one of twelve hours in eight.
+    Never much beyond the claim's own end, and the last wait reaches it: jitter must not have it only approached.
+    Fourfold each time: every look is a receive, and a queue's maxReceiveCount bounds those; a claim of an hour is
+    outlasted in about eight, one of twelve hours in ten.
     """
-    return min(busy_seconds + 1.0, FIRST_WAIT_SECONDS * 4.0 ** min(max(receives, 1) - 1, 20))
+    fourfold = FIRST_WAIT_SECONDS * 4.0 ** min(max(receives, 1) - 1, 20)
+    return min(busy_seconds + (1.0 + jitter) / 2, fourfold * (1.0 + jitter) / 2)
 
 
 def _is_live(found: Record, at: float) -> bool:
@@ -158,4 +161,5 @@ def _claimed(found: Record, wish: Wish, who: Claimant) -> Record:
         progress=found.progress if same else None,
         expires_at=who.expires_at,
         about=wish.about,
+        version=wish.version,
     )

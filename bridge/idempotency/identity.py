@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from bridge.s3_event import ObjectRecord
@@ -25,7 +26,8 @@ class Wish:
     """What a run wants to claim: the record's ``id``, and the ``event`` it wants to claim it for.
 
     With ``latest_only`` the record is one for all events of an object, which ``sequencer`` puts in order. ``about``
-    says to people what the record is of.
+    says to people what the record is of, ``version`` (see ``version_of``) which version of the object, for what has
+    only the object to compare with.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Wish:
     sequencer: str | None = None
     latest_only: bool = False
     about: str = ""
+    version: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> Wish:
@@ -45,6 +48,7 @@ def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> 
         sequencer=record.sequencer,
         latest_only=latest_only,
         about=f"s3://{record.bucket}/{record.key}",
+        version=version_of(record),
     )
 
 
@@ -59,6 +63,20 @@ def of_key(task: str, key: str) -> Wish:
 def of_message(task: str, message_id: str) -> Wish:
     """Return what a task claims for one SQS message."""
     return Wish(id=f"{_name(task)}/message/{_digest(message_id)}", event=message_id, about=f"sqs:{message_id}")
+
+
+def version_of(record: ObjectRecord) -> dict[str, str]:
+    """Return ``family``, ``version_id`` and ``etag`` of an event, those that it has: what a listing can be held to.
+
+    A digest tells nothing of what went into it, and no listing of S3 has the sequencer.
+    """
+    values = {"family": _family(record), "version_id": record.version_id, "etag": record.etag}
+    return {name: value for name, value in values.items() if value}
+
+
+def task_folder(task: str) -> str:
+    """Return what the ids of all records of a task begin with."""
+    return f"{_name(task)}/"
 
 
 def object_folder(task: str, bucket: str, key: str) -> str:
@@ -89,11 +107,15 @@ def _ordered(sequencer: str) -> str:
 
 def _event(record: ObjectRecord) -> str:
     if record.sequencer:
-        which: list[str | None] = [record.event_name.partition(":")[0], _ordered(record.sequencer)]
+        which: list[str | None] = [_family(record), _ordered(record.sequencer)]
     else:
         # A tag that is set and deleted within a second differs by the name alone.
         which = [record.event_name, record.event_time]
     return _digest(json.dumps([record.version_id, record.etag, which]))
+
+
+def _family(record: ObjectRecord) -> str:
+    return record.event_name.partition(":")[0]
 
 
 def _digest(*parts: str) -> str:

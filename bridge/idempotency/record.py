@@ -30,6 +30,8 @@ class Record:
     ``owner`` is the token of the run that holds or held it, ``claimed_until`` when that claim ends by itself (seconds
     since 1970), ``event`` what it was claimed for. ``failures`` counts failed runs by SQS MessageId: a message that was
     redriven is a new one and starts anew. ``done_event`` and ``sequencer`` are those of the newest completed event.
+    ``version`` and ``done_version`` say of these two events which version of the object they are of
+    (``identity.version_of``); nothing is decided by them, they are for ``brigade reconcile`` and for people.
     ``expires_at`` (whole seconds since 1970) is when the record may go.
     """
 
@@ -44,6 +46,8 @@ class Record:
     done_event: str | None = None
     sequencer: str | None = None
     about: str = ""
+    version: Mapping[str, str] = field(default_factory=dict)
+    done_version: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_json(record: Record) -> str:
@@ -99,4 +103,8 @@ def _fault(values: dict[str, Any]) -> str | None:
         return "failures are no counts"
     if not isinstance(values.get("progress", {}), dict):
         return "progress is no object"
+    for name in ("version", "done_version"):
+        version = values.get(name, {})
+        if not isinstance(version, dict) or not all(isinstance(value, str) for value in version.values()):
+            return f"{name} is no object of texts"
     return None

@@ -8,10 +8,13 @@ s3:ListBucket on the bucket: without the last, S3 answers 403 for a record that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.handlers import add_expect_header
 
 from bridge.idempotency.store import Refused, Stored, unavailable
 from bridge.s3_source import PerProcess
@@ -20,6 +23,7 @@ from bridge.s3_source import PerProcess
 #: If-Match, nothing is there any more.
 _REFUSALS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"})
 _ABSENT = frozenset({"NoSuchKey", "404"})
+_SUFFIX = ".json"
 
 #: A pool process waits while the store is asked, so it gives up early and lets the message wait instead.
 CONFIG = Config(
@@ -41,7 +45,7 @@ class S3Store:
         self.url = f"s3://{bucket}/{prefix}"
         self._bucket = bucket
         self._prefix = prefix
-        self._client: PerProcess[Any] = PerProcess(lambda session: session.client("s3", region, config=CONFIG))
+        self._client: PerProcess[Any] = PerProcess(lambda session: _client(session, region))
 
     def read(self, record_id: str) -> Stored | None:
         """As the protocol says: one GetObject."""
@@ -63,6 +67,17 @@ class S3Store:
         """As the protocol says: one PutObject."""
         return self._put(record_id, text, {"IfMatch": tag})
 
+    def records(self, folder: str) -> Iterator[tuple[str, str | None]]:
+        """As the protocol says: one ListObjectsV2 (s3:ListBucket) per thousand records; it tells no texts."""
+        pages = self._client.get().get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}/{folder}"):
+                for entry in page.get("Contents", ()):
+                    if entry["Key"].endswith(_SUFFIX):
+                        yield entry["Key"].removeprefix(f"{self._prefix}/").removesuffix(_SUFFIX), None
+        except (ClientError, BotoCoreError) as error:
+            raise unavailable(self.url, error) from error
+
     def _put(self, record_id: str, text: str, condition: dict[str, str]) -> str | Refused:
         try:
             answer = self._client.get().put_object(
@@ -81,4 +96,12 @@ class S3Store:
         return str(answer["ETag"])
 
     def _key(self, record_id: str) -> str:
-        return f"{self._prefix}/{record_id}.json"
+        return f"{self._prefix}/{record_id}{_SUFFIX}"
+
+
+def _client(session: Session, region: str | None) -> Any:
+    client = session.client("s3", region, config=CONFIG)
+    # botocore asks before each PUT whether its body is welcome (Expect: 100-continue) and waits up to a second for an
+    # answer: worth it for large bodies, a round trip too many for half a kilobyte.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client

@@ -5,6 +5,7 @@ Nothing here knows what the texts mean; one test suite (tests/idempotency/test_s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ class Refused:
 class Store(Protocol):
     """A place for records. Every method raises StoreUnavailable when it cannot know what the store holds or did."""
 
+    #: As in BRIDGE_IDEMPOTENCY_URL, for messages to people.
+    url: str
     #: Whether a refusal tells what is there: then a create is also the quickest way to read.
     refusal_tells: bool
 
@@ -42,6 +45,14 @@ class Store(Protocol):
 
     def replace(self, record_id: str, text: str, tag: str, expires_at: int) -> str | Refused:
         """Write the text in place of the one with this tag, and return the new tag."""
+        ...
+
+    def records(self, folder: str) -> Iterator[tuple[str, str | None]]:
+        """Yield the id of every record whose id begins with ``folder``, once, with its text where the listing tells it.
+
+        For an operator's command, which may need a permission more than a worker. A record that is written meanwhile
+        may be missing, all others are there; memory is that of one page.
+        """
         ...
 
 

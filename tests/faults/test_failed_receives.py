@@ -28,7 +28,8 @@ def test_goes_on_after_a_long_outage(site: Site) -> None:
     since = len(site.proxy.calls)
     waiting = site.send("good/waiting")
     site.proxy.fail("ReceiveMessage", times=None)
-    failed = site.await_calls("ReceiveMessage", "failed", 6, since)
+    # The first ones may come from several receivers at once, and a receive under way may still succeed in between.
+    failed = site.await_calls("ReceiveMessage", "failed", 9, since)
     assert failed[-1].started_at - failed[-2].started_at > 0.7
     # The outage began with a message in the queue; if a receive under way still brought it, its run is awaited here.
     site.proxy.clear()

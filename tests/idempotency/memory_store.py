@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 from bridge.errors import StoreUnavailable
@@ -22,6 +23,7 @@ class MemoryStore:
     """
 
     def __init__(self, *, refusal_tells: bool = True, content_tags: bool = False) -> None:
+        self.url = "memory:"
         self.refusal_tells = refusal_tells
         self.content_tags = content_tags
         self.kept: dict[str, Stored] = {}
@@ -44,6 +46,14 @@ class MemoryStore:
     def replace(self, record_id: str, text: str, tag: str, expires_at: int) -> str | Refused:
         """As the protocol says."""
         return self._write("replace", record_id, text, tag)
+
+    def records(self, folder: str) -> Iterator[tuple[str, str | None]]:
+        """As the protocol says."""
+        with self._lock:
+            self._begin("records", folder)
+            found = sorted(record_id for record_id in self.kept if record_id.startswith(folder))
+        for record_id in found:
+            yield record_id, self.kept[record_id].text if self.refusal_tells else None
 
     def tag_of(self, text: str) -> str:
         """The tag of a text that is written now."""

@@ -1,0 +1,211 @@
+"""A claim's own limits, and letting go of claims on behalf of runs that are gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from bridge.errors import ClaimLost, StoreUnavailable
+from bridge.idempotency import guard as guard_module
+from bridge.idempotency.claims import Done
+from bridge.idempotency.guard import MAX_RESULT_BYTES, TRIES, Claim, Guard, Run, use_guard
+from bridge.idempotency.identity import of_key
+from bridge.idempotency.record import from_json
+from bridge.idempotency.release import Release, Releases, release_all, release_now
+from bridge.idempotency.store import Refused
+from tests.idempotency.memory_store import MemoryStore
+from tests.servers.waiting import wait_until
+
+WISH = of_key("tests.task", "k")
+RUN = Run("m1/1/w", "m1", 1, 60.0)
+
+
+@pytest.fixture
+def store():
+    """The store in use."""
+    memory = MemoryStore()
+    use_guard(Guard(memory, ttl_seconds=86_400))
+    return memory
+
+
+@pytest.fixture
+def guard(store):
+    """Another guard on it, as another worker has one."""
+    return Guard(store, ttl_seconds=86_400)
+
+
+def record_of(store, wish=WISH):
+    """What is kept."""
+    return from_json(store.kept[wish.id].text)
+
+
+def test_a_completion_is_tried_again_for_a_while(guard, store, monkeypatch):
+    """The work is done: a store that is away for a moment must not have it done again."""
+    pauses = []
+    monkeypatch.setattr(guard_module.time, "sleep", pauses.append)
+    claim = guard.acquire(WISH, RUN)
+    store.fail_next("replace", times=5)
+    claim.complete({"rows": 1})
+    assert guard.acquire(WISH, Run("m2/1/w", "m2", 1, 60.0)) == Done({"rows": 1})
+    assert len(pauses) == 5
+    assert all(pause <= 8 for pause in pauses)
+
+
+def test_a_completion_is_not_tried_for_ever(guard, store, monkeypatch):
+    """About a minute, whatever the store does."""
+    now = [0.0]
+    monkeypatch.setattr(guard_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(guard_module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    claim = guard.acquire(WISH, RUN)
+    store.is_down = True
+    with pytest.raises(StoreUnavailable):
+        claim.complete(None)
+    assert 50 <= now[0] <= 60
+
+
+def test_a_lost_claim_is_not_tried_again(guard, store):
+    """Taken over is taken over: no waiting, and nothing is written."""
+    claim = guard.acquire(WISH, Run("m1/1/w", "m1", 1, -1.0))
+    other = guard.acquire(WISH, Run("m2/1/w", "m2", 1, 60.0))
+    kept = store.kept[WISH.id]
+    for change in (
+        lambda: claim.complete(1),
+        lambda: claim.save({"a": 1}),
+        lambda: claim.release(failed=True),
+    ):
+        with pytest.raises(ClaimLost, match="k: another run has taken over its claim"):
+            change()
+    assert store.kept[WISH.id] == kept
+    other.complete(None)
+
+
+def test_a_record_that_has_vanished_is_a_lost_claim(guard, store):
+    """A lifecycle rule of a day under a run of two: its completion must not pass for written."""
+    claim = guard.acquire(WISH, RUN)
+    store.kept.clear()
+    with pytest.raises(ClaimLost):
+        claim.complete(None)
+    assert store.kept == {}
+
+
+@pytest.mark.parametrize("size", [MAX_RESULT_BYTES - 2, MAX_RESULT_BYTES - 1])
+def test_results_up_to_the_limit_are_kept(guard, store, size):
+    """The record is no place for data."""
+    guard.acquire(WISH, RUN).complete("x" * size)
+    assert record_of(store).result == ("x" * size if size + 2 <= MAX_RESULT_BYTES else None)
+
+
+class Restless(MemoryStore):
+    """Every record has just been changed when it is written."""
+
+    def create(self, record_id, text, expires_at):
+        self.calls.append(("create", record_id))
+        return Refused()
+
+    def replace(self, record_id, text, tag, expires_at):
+        return self.create(record_id, text, expires_at)
+
+
+def test_a_record_that_never_rests_is_unavailable():
+    """A few tries, each with a new read, and no guess in the end."""
+    store = Restless()
+    guard = Guard(store, ttl_seconds=86_400)
+    with pytest.raises(StoreUnavailable, match=f"changed {TRIES} times"):
+        guard.acquire(WISH, RUN)
+    assert store.kept == {}
+    assert len([call for call in store.calls if call[0] == "create"]) == TRIES
+
+
+def test_the_end_of_a_claim_and_of_its_record(store):
+    """Reckoned from the guard's clock."""
+    guard = Guard(store, ttl_seconds=100_000, clock=lambda: 1_000.5)
+    guard.acquire(WISH, RUN)
+    assert record_of(store).claimed_until == 1_060.5
+    assert record_of(store).expires_at == 101_000
+
+
+# ---- on behalf of runs that are gone
+
+
+def test_a_lost_run_is_released_and_counted(guard, store):
+    """By its token: the count of its message is told, and the claim is free."""
+    guard.acquire(WISH, RUN)
+    assert release_now(Release([WISH], RUN, failed=True)) == 1
+    again = guard.acquire(WISH, Run("m1/2/w", "m1", 2, 60.0))
+    assert isinstance(again, Claim)
+    assert again.retries == 1
+    assert not again.took_over
+
+
+def test_only_the_runs_own_claims_are_released(guard, store):
+    """Of a message of several records: those that it holds, and no other run's."""
+    others, done, absent = (of_key("tests.task", key) for key in ("others", "done", "absent"))
+    guard.acquire(WISH, RUN)
+    guard.acquire(others, Run("m2/1/w", "m2", 1, 60.0))
+    guard.acquire(done, RUN).complete(None)
+    assert release_now(Release([others, WISH, done, absent], RUN, failed=True)) == 1
+    assert [record_of(store, wish).status for wish in (WISH, others, done)] == ["released", "in-progress", "completed"]
+    assert absent.id not in store.kept
+    assert release_now(Release([others, WISH, done, absent], RUN, failed=True)) is None
+
+
+def test_without_a_store_there_is_nothing_to_release():
+    """And no error."""
+    use_guard(None)
+    assert release_now(Release([WISH], RUN, failed=True)) is None
+
+
+def test_the_message_is_told_when_its_claim_is_free(guard, store):
+    """Once, with the count."""
+    guard.acquire(WISH, RUN)
+    told = []
+    Releases().add(Release([WISH], RUN, failed=True, then=told.append))
+    wait_until(lambda: told, 20, "the count")
+    assert told == [1]
+    assert record_of(store).status == "released"
+
+
+def test_a_store_that_is_down_does_not_hold_the_message(guard, store):
+    """It is told at once that nobody knows; the claim is released when the store is back, and counted once."""
+    guard.acquire(WISH, RUN)
+    store.is_down = True
+    told = []
+    releases = Releases()
+    releases.add(Release([WISH], RUN, failed=True, then=told.append))
+    wait_until(lambda: told, 20, "an answer")
+    assert told == [None]
+    store.is_down = False
+    wait_until(lambda: record_of(store).status == "released", 30, "the release")
+    assert record_of(store).failures == {"m1": 1}
+    assert told == [None]
+
+
+def test_claims_of_a_drain_are_released_in_time(guard, store):
+    """All of them, side by side; a store that hangs costs no more than the budget."""
+    wishes = [of_key("tests.task", f"k{n}") for n in range(5)]
+    for wish in wishes:
+        guard.acquire(wish, RUN)
+    release_all((Release([wish], RUN, failed=False) for wish in wishes), seconds=20)
+    assert {record_of(store, wish).status for wish in wishes} == {"released"}
+    assert all(record_of(store, wish).failures == {} for wish in wishes)
+
+    blocked = threading.Event()
+    store.read = lambda record_id: blocked.wait(60)
+    began = time.monotonic()
+    release_all([Release([WISH], RUN, failed=False)], seconds=0.2)
+    assert time.monotonic() - began < 20
+    assert not blocked.is_set()
+    store.read = lambda record_id: None
+    blocked.set()
+
+
+def test_a_release_that_fails_does_not_end_the_drain(guard, store):
+    """Whatever the store raises."""
+
+    def broken(record_id):
+        raise RuntimeError("a bug")
+
+    store.read = broken
+    release_all([Release([WISH], RUN, failed=False)], seconds=5)

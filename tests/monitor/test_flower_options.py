@@ -1,0 +1,94 @@
+"""Flower is not opened to the network by mistake, and everything that keeps it from starting is one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("flower")
+
+from bridge.errors import SettingsError
+from bridge.flower_app import open_to_network, queue_rows, why
+from bridge.monitor import bus_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = "redis://127.0.0.1:1/0"
+#: Arguments after ``celery -A bridge.monitor``, additions to the environment, and what the one line must say.
+REFUSED = [
+    (["flower"], {"FLOWER_ADDRESS": "::"}, "open to everybody on ::"),
+    (["flower", "--address=", "--auth-provider=x"], {}, "open to everybody on all addresses"),
+    (["flower", "--port=many"], {}, "Flower's options"),
+    (["flower"], {"BRIDGE_MONITOR_URL": ""}, "set BRIDGE_MONITOR_URL"),
+    (["inspect", "--bus", "redis://:secret@h", "ping"], {}, "command line is seen"),
+    (["worker"], {}, "celery -A bridge worker"),
+]
+
+
+@pytest.fixture(scope="module")
+def refusals() -> Iterator[list[tuple[int, str]]]:
+    """Exit code and output of each, all started together: nearly all of the time is Python's start."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "bridge.monitor", *arguments],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "BRIDGE_MONITOR_URL": NOBODY, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for arguments, settings, _ in REFUSED
+    ]
+    try:
+        outputs = [process.communicate(timeout=100)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    yield [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(REFUSED)), ids=[" ".join(r[0]) or "-" for r in REFUSED])
+def test_refused(refusals: list[tuple[int, str]], number: int) -> None:
+    """Exit code 2 and one line that says what to mend, without a traceback and without a password."""
+    code, output = refusals[number]
+    assert (code, len(output.strip().splitlines())) == (2, 1), output
+    assert REFUSED[number][2] in output
+    assert "secret" not in output
+
+
+@settings(deadline=None)
+@given(address=st.one_of(st.ip_addresses().map(str), st.text(max_size=20)))
+def test_only_loopback_is_closed(address: str) -> None:
+    """No address counts as closed but this machine's own; what is no address counts as open."""
+    closed = address == "localhost" or address == "::1" or address.startswith("127.")
+    if not open_to_network(address, ""):
+        assert closed
+    assert not open_to_network(address, "/run/flower.sock")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_is_closed(address: str) -> None:
+    """This machine's own addresses need no password."""
+    assert not open_to_network(address, "")
+
+
+def test_broker_page_says_why_it_is_empty() -> None:
+    """Without SQS_QUEUE_URL the page has one line for the reader, not an error."""
+    with pytest.raises(Exception, match="SQS_QUEUE_URL is not set") as caught:
+        queue_rows({})
+    assert why(caught.value) == "SQS_QUEUE_URL is not set where Flower runs"  # type: ignore[arg-type]  # an Exception
+    assert why(OSError("two\nlines")) == "OSError: two lines"
+
+
+def test_another_broker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker of Celery's own variables (or -b) would silently take the bus's place."""
+    monkeypatch.setenv("BRIDGE_MONITOR_URL", NOBODY)
+    assert bus_settings({"CELERY_BROKER_URL": " "})["broker_url"] == NOBODY
+    with pytest.raises(SettingsError, match=r"^CELERY_BROKER_URL is set"):
+        bus_settings({"CELERY_BROKER_URL": "redis://elsewhere"})
