@@ -62,7 +62,8 @@ lock: ## Write requirements.lock anew (ARGS=--upgrade takes newer versions)
 	@mv .cache/requirements.lock requirements.lock
 
 # Three parts in one file, cut apart again by the Dockerfile: what the image holds, what its local variant holds beside
-# that, and the build backend. The versions of requirements.lock are taken, so that what was tested is what is shipped.
+# that, and the build backend; without what pip-compile says about the package itself. The versions of requirements.lock
+# are taken, so that what was tested is what is shipped.
 LOCK_IMAGE := .cache/lock/bin/pip-compile --quiet --allow-unsafe --strip-extras --generate-hashes --no-header \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --resolver backtracking
 
@@ -78,7 +79,7 @@ lock-image: ## Write requirements-image.lock anew, at the versions of requiremen
 	  echo "# part: local"; \
 	  awk 'NR == FNR { if (/^[a-z0-9]/) held[$$1] = 1; next } /^[a-z0-9]/ { wanted = !($$1 in held) } wanted' \
 	    .cache/image.lock .cache/local.lock; \
-	  echo "# part: build"; cat .cache/build.lock; } | grep -v -e '^$$' -e '^# The following packages' \
+	  echo "# part: build"; cat .cache/build.lock; } | grep -v -e '^$$' -e '^# [A-Z][^ ]* [^b]' -e '^bucket-brigade @ ' \
 	  > .cache/requirements-image.lock
 	@mv .cache/requirements-image.lock requirements-image.lock
 

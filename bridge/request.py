@@ -96,7 +96,11 @@ class Request(CeleryRequest):
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End it on somebody's word (``revoke(terminate=True)``); its message is settled as ignored."""
         self._verdict = Delete("ignored", "revoked")
-        super().terminate(pool, signal)
+        try:
+            super().terminate(pool, signal)
+        except Exception:
+            self._verdict = None  # a pool that cannot end a task (threads, solo): it goes on, and may succeed
+            raise
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Note that the run began."""

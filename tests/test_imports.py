@@ -31,6 +31,7 @@ ROOMS = {
     "bridge.provision_plan": "pure",
     "bridge.queue_policy": "pure",
     "bridge.celery_message": "pure",
+    "bridge.completions": "pure",
     "bridge.idempotency.claims": "pure",
     "bridge.idempotency.identity": "pure",
     "bridge.idempotency.record": "pure",

@@ -89,14 +89,17 @@ def local_stack(
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
-    """Serve S3 and SQS on a free port of 127.0.0.1; yields the endpoint URL, with no bucket and no queue made yet."""
+def moto_server(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve S3 and SQS; yields the endpoint URL for this machine, with no bucket and no queue made yet.
+
+    Port 0 is any free one. Raises OSError when the port is taken or the host is not this machine's.
+    """
     # One line per request otherwise, in the middle of whatever this process shows. Set before the first request:
     # werkzeug gives its logger the level INFO only when it has none.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     take_turns()
     application = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="local-aws", daemon=True)
     thread.start()
     try:
