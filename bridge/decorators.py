@@ -206,6 +206,7 @@ def _declare(
 
     task = app.task(**for_celery(options, visibility_timeout))(run)
     task.route = route(task.name)
+    task.takes = first
     _declared[task.name] = _Declared(next(_sequence), function.__module__, where, task.route)
     return task
 

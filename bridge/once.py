@@ -46,11 +46,22 @@ class Skipped:
 
 def claims_events(task: BridgeTask) -> bool:
     """Say whether this run is to claim what it works on: a store is set, the task wants it, and a worker runs it."""
-    wanted = task.idempotent if task.idempotent is not None else task.route is not None and task.route.kind == "file"
     request = task.request
     run_by_worker = not request.called_directly and not request.is_eager
     has_owner = bool((request.get("bridge") or {}).get("owner"))
-    return bool(wanted) and run_by_worker and has_owner and present_guard() is not None
+    return wants_claims(task) and run_by_worker and has_owner and present_guard() is not None
+
+
+def wants_claims(task: BridgeTask) -> bool:
+    """Say whether runs of the task claim what they work on, once a store is set: a file task's, unless it says no."""
+    if task.idempotent is not None:
+        return task.idempotent
+    return task.route is not None and task.route.kind == "file"
+
+
+def longest_claim_seconds(task: BridgeTask, own: float | None) -> float:
+    """Return how long a run's claim lasts: by its hard time limit; ``own`` is the message's own one, seconds."""
+    return claim_seconds(float(max(task.time_limit or 0, own or 0) or LONGEST_RUN_SECONDS))
 
 
 @contextmanager
@@ -83,7 +94,7 @@ def run_claimed(task: BridgeTask, wish: Wish, call: Callable[[Progress], Any]) -
     if claim is None:
         return call(Progress())
     retries = claim.retries + int(request.bridge.get("republished") or 0)
-    request.update(retries=retries, bridge_retries=retries)
+    request.update(retries=retries, bridge_retries=retries, bridge_retry_sent=None)
     try:
         result = call(Progress(claim))
     except ClaimLost as error:
@@ -97,7 +108,12 @@ def run_claimed(task: BridgeTask, wish: Wish, call: Callable[[Progress], Any]) -
         if _release(claim, wish, failed=isinstance(error, Exception) and not isinstance(error, _NO_FAILURES)):
             request.bridge_owed.discard(wish.id)
         raise
-    _complete(claim, wish, result, request)
+    if request.bridge_retry_sent:
+        # ``retry(throw=False)`` has sent a message that is to do the work: completed, it would be a duplicate.
+        if _release(claim, wish, failed=True):
+            request.bridge_owed.discard(wish.id)
+    else:
+        _complete(claim, wish, result, request)
     return result
 
 
@@ -106,7 +122,8 @@ def _acquire(task: BridgeTask, wish: Wish) -> Claim | Skipped | None:
     assert guard is not None  # noqa: S101 - claims_events() was asked
     header = task.request.bridge
     receives = int(header["receives"])
-    run = Run(header["owner"], header["message_id"], receives, claim_seconds(_time_limit(task)))
+    own = (task.request.timelimit or (None, None))[0]
+    run = Run(header["owner"], header["message_id"], receives, longest_claim_seconds(task, own))
     try:
         found = guard.acquire(wish, run)
     except StoreUnavailable as error:
@@ -131,12 +148,6 @@ def _acquire(task: BridgeTask, wish: Wish) -> Claim | Skipped | None:
     if found.took_over:
         log.warning("claim_taken_over", record=wish.id, about=wish.about)
     return found
-
-
-def _time_limit(task: BridgeTask) -> float:
-    """Return how long a run may take, seconds: its hard time limit, the message's own one included."""
-    own = (task.request.timelimit or (None, None))[0]
-    return float(max(task.time_limit or 0, own or 0) or LONGEST_RUN_SECONDS)
 
 
 def _complete(claim: Claim, wish: Wish, result: Any, request: Any) -> None:

@@ -185,7 +185,7 @@ class Request(CeleryRequest):
             return
         failure = failure_of(exc_info, self.task, revoked=self._told_to_end())
         self._take_notes(unwrapped(exc_info.exception))
-        release = None if failure is None else run_claims.owed(self, unwrapped(exc_info.exception), failure)
+        release = run_claims.owed(self, unwrapped(exc_info.exception), failure)
         if release is not None and failure is not None and not return_ok and failure.kind in _KILLED:
             # Only the store knows how many runs of this message have failed, and the message must find its claim free.
             self._deferred = "pending"

@@ -5,7 +5,7 @@ A run releases its claims itself and notes on its exception that it did (``bridg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery.exceptions import Ignore
@@ -13,9 +13,11 @@ from celery.exceptions import Ignore
 from bridge.drain import RELEASE_SECONDS
 from bridge.failure import text_of
 from bridge.idempotency.guard import Run, present_guard
+from bridge.idempotency.identity import Wish
 from bridge.idempotency.release import Release, release_all
 from bridge.leases import Lease
 from bridge.log import get_logger
+from bridge.once import longest_claim_seconds, wants_claims
 from bridge.retry_policy import Failure
 from bridge.task import MustWait
 
@@ -23,16 +25,17 @@ log = get_logger(__name__)
 
 #: Ends that count as a failed attempt.
 _COUNTED = frozenset({"retry-requested", "error", "internal-error", "time-limit", "worker-lost"})
-#: How long a release is tried at most; the claim may end sooner by itself, and then there is nothing left to release.
-CLAIM_SECONDS = 43_200.0
 
 
-def owed(request: Any, exc: BaseException, failure: Failure) -> Release | None:
-    """Return the release that a run which ended so left to its parent; None when it left nothing."""
+def owed(request: Any, exc: BaseException, failure: Failure | None) -> Release | None:
+    """Return the release that a run which ended so left to its parent; None when it left nothing.
+
+    ``failure`` None: Celery sent the retry as a message of its own, which must find the claim free.
+    """
     # Ignore completes; what is left of a lost answer there ends by itself.
     if getattr(exc, "bridge_released", False) or (isinstance(exc, Ignore) and not isinstance(exc, MustWait)):
         return None
-    return _claims(request, failed=failure.kind in _COUNTED)
+    return _claims(request, failed=failure is None or failure.kind in _COUNTED)
 
 
 def release_stopped(leases: Iterable[Lease]) -> None:
@@ -47,15 +50,21 @@ def release_stopped(leases: Iterable[Lease]) -> None:
 
 def _claims(request: Any, *, failed: bool) -> Release | None:
     """Return what lets go of all that the run may have claimed; None when runs of its task claim nothing."""
-    task, arguments = request.task, request.args
-    if present_guard() is None or task.idempotent is False or not arguments:
+    task = request.task
+    if present_guard() is None or not wants_claims(task):
         return None
-    try:
-        wishes = task.wishes(arguments[0])
-    except Exception as error:  # noqa: BLE001 - an idempotency_key of the user's: the run has told of it itself
-        log.warning("claim_not_released", **request.lease.log_fields, error=text_of(error))
-        return None
-    if not wishes:
-        return None
+    # As it was sent: ``.delay(obj)``, or ``.delay(obj=obj)``.
+    argument = request.args[0] if request.args else request.kwargs.get(task.takes)
+
+    def wishes() -> Sequence[Wish]:
+        try:
+            found: Sequence[Wish] = task.wishes(argument)
+        except Exception as error:  # noqa: BLE001 - an idempotency_key of the user's: the run has told of it itself
+            log.warning("claim_not_released", **request.lease.log_fields, error=text_of(error))
+            return ()
+        return found
+
     header = request.request_dict["bridge"]
-    return Release(wishes, Run(header["owner"], header["message_id"], header["receives"], CLAIM_SECONDS), failed)
+    # It is tried as long as the claim can last: then there is nothing left to release.
+    seconds = longest_claim_seconds(task, (request.time_limits or (None, None))[0])
+    return Release(wishes, Run(header["owner"], header["message_id"], header["receives"], seconds), failed)

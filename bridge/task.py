@@ -86,6 +86,8 @@ class BridgeTask(Task):
     dont_autoretry_for: ClassVar[tuple[type[BaseException], ...]] = ()
     #: What the task takes from a queue of events; None for tasks that only Celery messages name.
     route: ClassVar[Route | None] = None
+    #: The name of the function's parameter for the object or message, which Celery's own messages may use.
+    takes: ClassVar[str] = ""
     #: Length of the lease of its messages in seconds; None: BRIDGE_VISIBILITY_TIMEOUT_SECONDS.
     visibility_timeout: int | None = None
     #: The default backoff, for tasks that do not say; a worker puts its settings here.
@@ -178,6 +180,7 @@ class BridgeTask(Task):
         except Reject as unsent:
             # Celery could not publish it and would have the message rejected: here it can wait where it is.
             raise RetryInPlace(exc=exc or unsent, when=eta or countdown or self.default_retry_delay) from unsent
+        self.request.bridge_retry_sent = True  # read by bridge/once.py
         return retry
 
 

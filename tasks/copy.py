@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from bridge import S3Object, file_task
 from bridge.errors import ObjectChanged, ObjectGone, SettingsError
+from bridge.s3_object import ObjectHead
 from bridge.settings import load_results_settings
 
 MEBIBYTE = 1024 * 1024
@@ -43,10 +44,10 @@ def copy(obj: S3Object) -> dict[str, Any]:
     client = s3_client(settings.region)
     url = f"s3://{target['Bucket']}/{target['Key']}"
     if head["size"] == 0:  # an upload in parts has at least one byte
-        obj.put_once(url, b"")
+        obj.put_once(url, b"", content_type=head["content_type"], metadata=head["metadata"])
         return {"copy": url, "parts": 0}
 
-    upload_id, there = _resume(client, target, obj)
+    upload_id, there = _resume(client, target, obj, head)
     copied = 0
     for number, (first, last) in enumerate(ranges(head["size"]), start=1):
         if number in there:
@@ -84,7 +85,7 @@ def ranges(size: int) -> list[tuple[int, int]]:
     return [(first, min(first + part, size) - 1) for first in range(0, size, part)]
 
 
-def _resume(client: Any, target: dict[str, str], obj: S3Object) -> tuple[str, dict[int, str]]:
+def _resume(client: Any, target: dict[str, str], obj: S3Object, head: ObjectHead) -> tuple[str, dict[int, str]]:
     """Return the upload of an earlier attempt with its parts, eTags by number; else a new one."""
     upload_id = obj.progress.load().get("upload_id")
     if upload_id:
@@ -95,7 +96,8 @@ def _resume(client: Any, target: dict[str, str], obj: S3Object) -> tuple[str, di
             # Removed by a lifecycle rule, or completed by a run whose end was lost: begin anew, it completes only once.
             if error.response["Error"]["Code"] != "NoSuchUpload":
                 raise
-    upload_id = client.create_multipart_upload(**target)["UploadId"]
+    kind = {"ContentType": head["content_type"]} if head["content_type"] else {}
+    upload_id = client.create_multipart_upload(**target, **kind, Metadata=head["metadata"])["UploadId"]
     obj.progress.save({"upload_id": upload_id})
     return upload_id, {}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from tests.kube_stand_in import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("coming-from-*.md"), DOCS / "archive.md", DOCS / "launch-job.md"])
+THREE_SYSTEMS = DOCS / "from-three-systems.md"
+PAGES = sorted([*DOCS.glob("coming-from-*.md"), DOCS / "archive.md", DOCS / "launch-job.md", THREE_SYSTEMS])
+#: How a feature that is not here is told, in place of the test that would show it.
+ABSENT = ("Not here", "Outside")
 SETTINGS = {str(field.validation_alias) for field in WorkerSettings.model_fields.values()}
 
 
@@ -52,8 +57,57 @@ def test_every_command_named_is_one(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_test_named_is_there(page: Path) -> None:
     """A test that a page points to as the proof of a feature exists."""
-    named = re.findall(r"`(tests/[^`]+)`", page.read_text())
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    named = re.findall(r"`(tests/[^`…]+)`", page.read_text())
+    assert [name for name in named if not is_there(name)] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "reconcile.md"], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """A page or file of this repository that a page links to exists."""
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_each_feature_of_the_three_systems_is_shown_or_told_absent() -> None:
+    """Each row of the table names the tests that show it, or says in its words that it is not here."""
+    rows = table(THREE_SYSTEMS)
+    assert {row[0] for row in rows} == {"processor", "queue-watcher", "ScaledJob"}
+    for origin, feature, here, shown in rows:
+        tests = re.findall(r"`(tests/[^`]+)`", shown)
+        absent = here.startswith(ABSENT)
+        assert bool(tests) != absent, (origin, feature)
+        assert absent == (shown == "–"), (origin, feature)
+        assert all("::test_" in name or name.endswith(".py") for name in tests), (origin, feature)
+    assert len({(row[0], row[1]) for row in rows}) == len(rows)
+
+
+def test_the_table_has_what_the_pages_have() -> None:
+    """A test to which a page on one of the systems points is among the files of the table, or in a folder of theirs."""
+    shown = set(re.findall(r"`(tests/[^`:]+)", THREE_SYSTEMS.read_text()))
+    for page in DOCS.glob("coming-from-*.md"):
+        for name in re.findall(r"`(tests/[^`]+)`", page.read_text()):
+            near = name.rsplit("/", 1)[0] if name.count("/") > 1 else name
+            assert any(file.startswith(near) for file in shown), (page.name, name)
+
+
+def table(page: Path) -> list[list[str]]:
+    """The rows of a page's only table, cell by cell."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    assert all(len(row) == 4 for row in rows), [row for row in rows if len(row) != 4]
+    return rows
+
+
+def is_there(name: str) -> bool:
+    """Say whether a test is there that is named as pytest names it: ``tests/file.py::test_function``, or a path."""
+    path, _, function = name.partition("::")
+    return (ROOT / path).exists() and (not function or function in functions_of(ROOT / path))
+
+
+@cache
+def functions_of(file: Path) -> frozenset[str]:
+    """The names of a file's functions."""
+    return frozenset(node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef))
 
 
 def test_every_log_line_named_is_documented() -> None:

@@ -96,6 +96,16 @@ def test_an_empty_object_is_copied_too(moto_server: SqsServer, bucket: str) -> N
     assert content(moto_server, copying.copy(obj)["copy"]) == b""
 
 
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_copy_has_the_type_and_the_metadata(moto_server: SqsServer, bucket: str, size: int) -> None:
+    """An upload in parts takes nothing over by itself: the copy of a page must still be one to a browser."""
+    told = {"ContentType": "text/html", "Metadata": {"order": "17"}}
+    moto_server.s3.put_object(Bucket=bucket, Key="page", Body=os.urandom(size), **told)
+    made = copying.copy(S3Object(bucket=bucket, key="page"))["copy"]
+    head = moto_server.s3.head_object(Bucket=bucket, Key=made.partition(f"{bucket}/")[2])
+    assert {name: head[name] for name in told} == told
+
+
 def test_gone_and_changed_objects_are_told(moto_server: SqsServer, bucket: str) -> None:
     """A copy of what is no longer there, or no longer the same, ends as a read of it would."""
     obj = stored(moto_server, bucket, 10)

@@ -36,7 +36,10 @@ def locked() -> dict[str, str]:
     """Return name → version of each package in the lock; fails on a line of any other form."""
     without_comments = re.sub(r"(?m)^ *#.*\n", "", LOCK)
     entries = [entry for entry in without_comments.replace("\\\n", "").splitlines() if entry]
-    forms = [re.fullmatch(r"([a-z0-9._-]+)==(\S+)(?: +--hash=sha256:[0-9a-f]{64})+ *", entry) for entry in entries]
+    forms = [
+        re.fullmatch(r"([a-z0-9._-]+)==(\S+)(?: ; [^-]+)?(?: +--hash=sha256:[0-9a-f]{64})+ *", entry)
+        for entry in entries
+    ]
     assert all(forms), [entry[:80] for entry, form in zip(entries, forms, strict=True) if not form]
     return {form[1]: form[2] for form in forms if form}
 

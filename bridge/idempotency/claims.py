@@ -99,7 +99,7 @@ def complete(mine: Record, wish: Wish, *, result: Any, expires_at: int) -> Recor
         progress=None,
         result=result,
         done_event=wish.event,
-        done_version=wish.version,
+        done_version={},
         sequencer=newest,
         expires_at=expires_at,
     )
@@ -162,4 +162,5 @@ def _claimed(found: Record, wish: Wish, who: Claimant) -> Record:
         expires_at=who.expires_at,
         about=wish.about,
         version=wish.version,
+        done_version=found.done_version if same or found.event != found.done_event else found.version,
     )

@@ -30,8 +30,8 @@ class Record:
     ``owner`` is the token of the run that holds or held it, ``claimed_until`` when that claim ends by itself (seconds
     since 1970), ``event`` what it was claimed for. ``failures`` counts failed runs by SQS MessageId: a message that was
     redriven is a new one and starts anew. ``done_event`` and ``sequencer`` are those of the newest completed event.
-    ``version`` and ``done_version`` say of these two events which version of the object they are of
-    (``identity.version_of``); nothing is decided by them, they are for ``brigade reconcile`` and for people.
+    ``version`` says which version of the object ``event`` is of (``identity.version_of``), ``done_version`` the same of
+    ``done_event`` where that is another one; nothing is decided by them, they are for ``brigade reconcile``.
     ``expires_at`` (whole seconds since 1970) is when the record may go.
     """
 
@@ -48,6 +48,11 @@ class Record:
     about: str = ""
     version: Mapping[str, str] = field(default_factory=dict)
     done_version: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def completed_version(self) -> Mapping[str, str]:
+        """Which version of the object ``done_event`` is of; it is kept once where that is ``event`` too."""
+        return self.version if self.event == self.done_event else self.done_version
 
 
 def to_json(record: Record) -> str:

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 
 from bridge.errors import StoreUnavailable
 from bridge.idempotency.guard import Run, present_guard
@@ -21,14 +21,20 @@ from bridge.log import get_logger
 log = get_logger(__name__)
 
 LONGEST_PAUSE_SECONDS = 15.0
+#: Of releases that wait for the store. Every message that meets a store which is away leaves one, so without a bound a
+#: long outage would fill the memory; a claim beyond it ends by itself.
+MOST_WAITING = 1_000
 _THREADS = 2
 
 
 @dataclass(eq=False, slots=True)
 class Release:
-    """Claims of one run to let go of. ``then`` is told how many runs of its message failed; None when nobody knows."""
+    """Claims of one run to let go of. ``then`` is told how many runs of its message failed; None when nobody knows.
 
-    wishes: Sequence[Wish]
+    ``wishes`` is asked where the release is made, for a user's ``idempotency_key`` may read the object.
+    """
+
+    wishes: Callable[[], Sequence[Wish]]
     run: Run
     failed: bool
     then: Callable[[int | None], None] | None = None
@@ -43,21 +49,29 @@ class Releases:
         """Start no thread until there is something to do: most workers never lose a child."""
         self._lane: Lane[Release] = Lane("release", self._call, batch_size=1, threads=_THREADS)
         self._started = False
+        self._start = Lock()
 
     def add(self, release: Release) -> None:
-        """Let go of these claims soon; to be called in one thread at a time or not, it never blocks."""
+        """Let go of these claims soon; may be called from any thread and never waits for the store."""
         release.began = time.monotonic()
-        if not self._started:
-            self._started = True
-            self._lane.start()
-        self._lane.add("release", release)
+        with self._start:  # the runs of a threads pool end in many threads at once
+            if not self._started:
+                self._started = True
+                self._lane.start()
+        if self._lane.pending >= MOST_WAITING:
+            log.warning("claim_not_released", tries=0, error=f"{MOST_WAITING} others wait for the store")
+            _tell(release, None)
+            return
+        # Two lines that take turns: a killed run's message waits, in its place in the pool, until it is told.
+        self._lane.add("awaited" if release.then else "release", release)
 
     def _call(self, batch: list[Release]) -> Iterator[Again[Release]]:
         for release in batch:
             try:
                 failures = release_now(release)
-            except StoreUnavailable as error:
-                log.warning("claim_not_released", tries=release.tries, error=str(error))
+            except Exception as error:
+                bug = None if isinstance(error, StoreUnavailable) else error
+                log.warning("claim_not_released", tries=release.tries, error=str(error), exc_info=bug)
                 # The message is not held up for the store: the receive count says about as much.
                 _tell(release, None)
                 release.tries += 1
@@ -65,9 +79,6 @@ class Releases:
                     pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2 ** min(release.tries, 10))
                     yield Again(release, pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads tries, is no secret
                 continue
-            except Exception:
-                _tell(release, None)  # an error of ours must not keep the message
-                raise
             _tell(release, failures)
 
 
@@ -76,7 +87,7 @@ def release_now(release: Release) -> int | None:
     guard = present_guard()
     if guard is None:
         return None
-    counts = [guard.release(wish, release.run, failed=release.failed) for wish in release.wishes]
+    counts = [guard.release(wish, release.run, failed=release.failed) for wish in release.wishes()]
     return max((count for count in counts if count is not None), default=None)
 
 

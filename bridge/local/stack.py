@@ -92,7 +92,8 @@ def local_stack(
 def moto_server(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Serve S3 and SQS; yields the endpoint URL for this machine, with no bucket and no queue made yet.
 
-    Port 0 is any free one. Raises OSError when the port is taken or the host is not this machine's.
+    ``host`` is 127.0.0.1, or 0.0.0.0 for all; port 0 is any free one. Raises SystemExit, after a line of werkzeug's
+    on standard error, when the port is taken.
     """
     # One line per request otherwise, in the middle of whatever this process shows. Set before the first request:
     # werkzeug gives its logger the level INFO only when it has none.

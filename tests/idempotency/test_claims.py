@@ -136,6 +136,23 @@ def test_a_live_claim_is_live_even_when_its_record_may_go():
     assert isinstance(claims.claim(found, WISH, who("other", at=NOW + 120)), Busy)
 
 
+def test_the_version_goes_with_its_event():
+    """What is claimed says which version it is of; that of the completed event is kept beside it, once."""
+    first = replace(LATEST, version={"etag": "a"})
+    newer = replace(LATEST, event="e2", sequencer="0C", version={"etag": "b"})
+    done = completed(first)
+    assert (done.version, done.completed_version, done.done_version) == ({"etag": "a"}, {"etag": "a"}, {})
+    trying = granted(done, newer, who("m2/1/w", "m2")).record
+    failed = claims.release(trying, "m2", failed=True)
+    again = granted(failed, newer, who("m2/2/w", "m2")).record
+    third = replace(LATEST, event="e3", sequencer="0D", version={"etag": "c"})
+    other = granted(failed, third, who("m3/1/w", "m3")).record
+    for record, version in ((trying, "b"), (failed, "b"), (again, "b"), (other, "c")):
+        assert (record.version, record.completed_version) == ({"etag": version}, {"etag": "a"})
+    second = claims.complete(again, newer, result=None, expires_at=1)
+    assert (second.completed_version, second.done_version) == ({"etag": "b"}, {})
+
+
 def test_the_checkpoint_of_an_event_is_no_other_events():
     """With latest_only the record is the object's; a new version does not resume the old one's work."""
     newer = replace(LATEST, event="e2", sequencer="0C")

@@ -13,7 +13,7 @@ from bridge.idempotency.claims import Done
 from bridge.idempotency.guard import MAX_RESULT_BYTES, TRIES, Claim, Guard, Run, use_guard
 from bridge.idempotency.identity import of_key
 from bridge.idempotency.record import from_json
-from bridge.idempotency.release import Release, Releases, release_all, release_now
+from bridge.idempotency.release import MOST_WAITING, Release, Releases, release_all, release_now
 from bridge.idempotency.store import Refused
 from tests.idempotency.memory_store import MemoryStore
 from tests.servers.waiting import wait_until
@@ -132,7 +132,7 @@ def test_the_end_of_a_claim_and_of_its_record(store):
 def test_a_lost_run_is_released_and_counted(guard, store):
     """By its token: the count of its message is told, and the claim is free."""
     guard.acquire(WISH, RUN)
-    assert release_now(Release([WISH], RUN, failed=True)) == 1
+    assert release_now(Release(lambda: [WISH], RUN, failed=True)) == 1
     again = guard.acquire(WISH, Run("m1/2/w", "m1", 2, 60.0))
     assert isinstance(again, Claim)
     assert again.retries == 1
@@ -145,23 +145,23 @@ def test_only_the_runs_own_claims_are_released(guard, store):
     guard.acquire(WISH, RUN)
     guard.acquire(others, Run("m2/1/w", "m2", 1, 60.0))
     guard.acquire(done, RUN).complete(None)
-    assert release_now(Release([others, WISH, done, absent], RUN, failed=True)) == 1
+    assert release_now(Release(lambda: [others, WISH, done, absent], RUN, failed=True)) == 1
     assert [record_of(store, wish).status for wish in (WISH, others, done)] == ["released", "in-progress", "completed"]
     assert absent.id not in store.kept
-    assert release_now(Release([others, WISH, done, absent], RUN, failed=True)) is None
+    assert release_now(Release(lambda: [others, WISH, done, absent], RUN, failed=True)) is None
 
 
 def test_without_a_store_there_is_nothing_to_release():
     """And no error."""
     use_guard(None)
-    assert release_now(Release([WISH], RUN, failed=True)) is None
+    assert release_now(Release(lambda: [WISH], RUN, failed=True)) is None
 
 
 def test_the_message_is_told_when_its_claim_is_free(guard, store):
     """Once, with the count."""
     guard.acquire(WISH, RUN)
     told = []
-    Releases().add(Release([WISH], RUN, failed=True, then=told.append))
+    Releases().add(Release(lambda: [WISH], RUN, failed=True, then=told.append))
     wait_until(lambda: told, 20, "the count")
     assert told == [1]
     assert record_of(store).status == "released"
@@ -173,7 +173,7 @@ def test_a_store_that_is_down_does_not_hold_the_message(guard, store):
     store.is_down = True
     told = []
     releases = Releases()
-    releases.add(Release([WISH], RUN, failed=True, then=told.append))
+    releases.add(Release(lambda: [WISH], RUN, failed=True, then=told.append))
     wait_until(lambda: told, 20, "an answer")
     assert told == [None]
     store.is_down = False
@@ -187,14 +187,14 @@ def test_claims_of_a_drain_are_released_in_time(guard, store):
     wishes = [of_key("tests.task", f"k{n}") for n in range(5)]
     for wish in wishes:
         guard.acquire(wish, RUN)
-    release_all((Release([wish], RUN, failed=False) for wish in wishes), seconds=20)
+    release_all((Release(lambda wish=wish: [wish], RUN, failed=False) for wish in wishes), seconds=20)
     assert {record_of(store, wish).status for wish in wishes} == {"released"}
     assert all(record_of(store, wish).failures == {} for wish in wishes)
 
     blocked = threading.Event()
     store.read = lambda record_id: blocked.wait(60)
     began = time.monotonic()
-    release_all([Release([WISH], RUN, failed=False)], seconds=0.2)
+    release_all([Release(lambda: [WISH], RUN, failed=False)], seconds=0.2)
     assert time.monotonic() - began < 20
     assert not blocked.is_set()
     store.read = lambda record_id: None
@@ -208,4 +208,57 @@ def test_a_release_that_fails_does_not_end_the_drain(guard, store):
         raise RuntimeError("a bug")
 
     store.read = broken
-    release_all([Release([WISH], RUN, failed=False)], seconds=5)
+    release_all([Release(lambda: [WISH], RUN, failed=False)], seconds=5)
+
+
+@pytest.fixture
+def releases():
+    """Ended with the test: what it leaves behind would ask the next test's store."""
+    made = Releases()
+    yield made
+    made._lane.stop()
+
+
+def test_releases_may_begin_in_several_threads_at_once(guard, store, releases):
+    """As the runs of a threads pool end: the threads that release are started once."""
+    told = []
+    start, begin = releases._lane.start, threading.Barrier(4)
+
+    def slow_start():
+        time.sleep(0.05)  # the others come in meanwhile
+        start()
+
+    releases._lane.start = slow_start
+
+    def end(number):
+        begin.wait()
+        releases.add(Release(lambda: [WISH], RUN, failed=True, then=lambda count: told.append(number)))
+
+    threads = [threading.Thread(target=end, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sorted(told) == [0, 1, 2, 3], 20, "all answers")
+
+
+def test_releases_do_not_pile_up_while_the_store_is_away(guard, store, releases):
+    """Each message that waits for the store leaves one: beyond a bound they are left to the claims' own ends."""
+    store.is_down = True
+    told = []
+    for _ in range(MOST_WAITING + 50):
+        releases.add(Release(lambda: [WISH], RUN, failed=False))
+    assert releases._lane.pending == MOST_WAITING
+    releases.add(Release(lambda: [WISH], RUN, failed=True, then=told.append))
+    assert told == [None], "a killed run's message must not wait for what will not be done"
+
+
+def test_a_killed_runs_message_does_not_wait_behind_the_others(guard, store, releases):
+    """Its place in the pool is taken until it is told, and a store that hangs may have many others in line."""
+    calls, go_on = [], threading.Event()
+    store.read = lambda record_id: (go_on.wait(60), calls.append(record_id))[1]
+    told = []
+    for _ in range(20):
+        releases.add(Release(lambda: [WISH], RUN, failed=False))
+    releases.add(Release(lambda: [WISH], RUN, failed=True, then=lambda count: told.append(len(calls))))
+    go_on.set()
+    wait_until(lambda: told, 20, "the answer")
+    assert told[0] <= 6, "it came after those that were there before"

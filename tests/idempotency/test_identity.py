@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.idempotency.identity import is_older, object_folder, of_key, of_message, of_record
+from bridge.idempotency.identity import is_older, object_folder, of_key, of_message, of_record, task_folder
 from bridge.s3_event import ObjectRecord, parse
 
 EVENTS = Path(__file__).resolve().parents[1] / "events"
@@ -207,6 +207,16 @@ def test_zeros_on_the_right_are_no_difference(a, zeros):
 def test_an_unknown_sequencer_is_not_older(a, b):
     """What cannot be ordered is not held back."""
     assert is_older(a, b) is False
+
+
+@given(record=records, latest_only=st.booleans())
+def test_the_version_is_what_a_listing_can_be_held_to(record, latest_only):
+    """Family, version id and eTag, those that the event has; and all of a task's records are in its folder."""
+    wish = wished(record, latest_only=latest_only)
+    wanted = {"version_id": record.version_id, "etag": record.etag, "family": record.event_name.split(":")[0]}
+    assert wish.version == {name: value for name, value in wanted.items() if value}
+    assert wish.id.startswith(task_folder(TASK))
+    assert task_folder(TASK).count("/") == 1
 
 
 def test_the_record_says_what_it_is_of():

@@ -25,7 +25,7 @@ from bridge.progress import MAX_BYTES
 from bridge.retry_policy import Attempt, decide, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
 from bridge.s3_object import S3Object
-from bridge.task import MustWait, NothingToDo
+from bridge.task import BridgeTask, MustWait, NothingToDo
 from bridge.testing import SPARE_RECEIVES, s3_event
 from bridge.verdicts import Delete
 from tests.idempotency.memory_store import MemoryStore
@@ -296,6 +296,25 @@ def test_retry_by_hand_is_a_failure_too(store):
     assert all(e.released for e in ended)
 
 
+@pytest.mark.parametrize("throw", [True, False])
+def test_a_retry_that_celery_publishes_finds_its_event_free(store, monkeypatch, throw):
+    """The new message is to do the work, also when the run at hand returns after it was sent (``throw=False``)."""
+    sent = []
+    monkeypatch.setattr(BridgeTask, "apply_async", lambda self, *args, **options: sent.append(options))
+
+    @file_task("in/*", name=NAME, bind=True)
+    def work(self, obj):
+        if not sent:
+            self.request.bridge["kind"] = "task"  # as on the task queue; on a queue of events nothing is published
+            self.retry(countdown=7, priority=3, throw=throw)
+        return "done"
+
+    assert deliver(event_of("in/a")).outcome == "deleted"
+    assert len(sent) == 1
+    assert (the_record(store).status, the_record(store).failures) == ("released", {"m1": 1})
+    assert deliver(event_of("in/a"), message="m2").result == "done"
+
+
 def test_ignore_completes(store):
     """The task said that it is done with the event."""
     runs, ends = counting()
@@ -468,10 +487,10 @@ def test_a_run_that_was_overtaken_ends_without_effect(store, clock):
 
 
 def test_a_store_that_cannot_be_asked_is_waited_for(store):
-    """The task does not run blind; waiting grows, up to a quarter of an hour, and is no attempt."""
+    """The task does not run blind; waiting grows, up to an hour, and is no attempt."""
     runs, _ = counting(max_retries=0)
     store.is_down = True
-    for receives, longest in ((1, 5), (2, 10), (4, 40), (30, 900)):
+    for receives, longest in ((1, 5), (2, 10), (4, 40), (30, 3600)):
         ended = deliver(event_of("in/a"), receives=receives)
         assert (ended.outcome, ended.reason) == ("retried", "store-unavailable")
         assert longest // 2 <= ended.delay_seconds <= longest

@@ -31,6 +31,8 @@ in_progress = st.builds(
     done_event=st.none() | texts.filter(bool),
     sequencer=st.none() | st.text("0123456789ABCDEF", min_size=1, max_size=18),
     about=texts,
+    version=st.dictionaries(texts, texts, max_size=3),
+    done_version=st.dictionaries(texts, texts, max_size=3),
 )
 ended = st.builds(
     Record,
@@ -56,6 +58,8 @@ WHOLE = Record(
     done_event="d",
     sequencer="0A",
     about="s3://b/k",
+    version={"family": "ObjectCreated", "version_id": "v2", "etag": "e2"},
+    done_version={"family": "ObjectCreated", "version_id": "v1", "etag": "e1"},
 )
 
 
@@ -137,6 +141,8 @@ def test_damaged_texts_are_refused(record, data):
 @example(record=WHOLE, name="result", value=float("nan"))
 @example(record=WHOLE, name="progress", value={"part": float("inf")})
 @example(record=WHOLE, name="failures", value={"m": float("nan")})
+@example(record=WHOLE, name="version", value={"etag": 5})
+@example(record=WHOLE, name="done_version", value=["e1"])
 @example(record=WHOLE, name="expires_at", value=10**400)
 @example(record=WHOLE, name="status", value=["in-progress"])
 def test_a_field_of_another_kind_is_refused(record, name, value):

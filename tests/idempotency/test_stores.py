@@ -225,6 +225,20 @@ def test_a_claim_through_its_life(store):
     assert guard.acquire(wish, a_run("m2")) == Done({"rows": 3})
 
 
+def test_all_records_of_a_folder_are_listed(store):
+    """Each once, with its text where the store tells it, and none of another task's, however alike their names are."""
+    task = f"task-{uuid.uuid4().hex}"
+    ids = {f"{task}/{uuid.uuid4().hex}/{name}" for name in ("latest", "a", "b") for _ in range(4)}
+    for number, record_id in enumerate(sorted(ids)):
+        store.create(record_id, f"text {number}", EXPIRES_AT)
+    store.create(f"{task}2/o/e", "another task", EXPIRES_AT)
+    found = list(store.records(f"{task}/"))
+    assert len(found) == len(ids)
+    told = {record_id: store.read(record_id).text if store.refusal_tells else None for record_id in ids}
+    assert dict(found) == told
+    assert list(store.records(f"{task}3/")) == []
+
+
 # ---- the urls
 
 
