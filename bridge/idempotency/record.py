@@ -17,6 +17,7 @@ LATEST = 10**15
 
 Status = Literal["in-progress", "released", "completed"]
 _STATUSES = ("in-progress", "released", "completed")
+_KEPT_EMPTY = ("event", "result", "progress", "done_event", "sequencer")
 
 
 class UnreadableRecord(ValueError):  # noqa: N818 - says what it is
@@ -58,11 +59,11 @@ class Record:
 def to_json(record: Record) -> str:
     """Return the record's text; the same record always gives the same text, and ``failures`` keep their order."""
     values = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    # An empty result or checkpoint is one all the same; the other empty values are what a reader takes for granted.
+    # What a reader takes for granted is left out: an empty value, save where it is another than none.
     kept = {
         name: value
         for name, value in values.items()
-        if value is not None and (value not in ("", {}) or name in ("event", "result", "progress"))
+        if value is not None and (value not in ("", {}) or name in _KEPT_EMPTY)
     }
     return json.dumps({"schema": SCHEMA, **kept}, allow_nan=False)
 

@@ -145,6 +145,8 @@ def test_damaged_texts_are_refused(record, data):
 @example(record=WHOLE, name="done_version", value=["e1"])
 @example(record=WHOLE, name="expires_at", value=10**400)
 @example(record=WHOLE, name="status", value=["in-progress"])
+@example(record=WHOLE, name="done_event", value="")
+@example(record=WHOLE, name="sequencer", value="")
 def test_a_field_of_another_kind_is_refused(record, name, value):
     """Any value in place of any field: the error, or a record that is sound."""
     values = json.loads(to_json(record)) | {name: value}
