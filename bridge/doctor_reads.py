@@ -94,8 +94,11 @@ def probe_sending(client: Any, queue: QueueRead) -> Probe:
     )
 
 
-def probe_bucket(client: Any, bucket: str, takes: Callable[[str], bool]) -> list[Probe]:
-    """Ask whether we may list the bucket and read of it: a key that a task takes, where the first thousand have one."""
+def probe_bucket(client: Any, bucket: str, takes: Callable[[str], bool], head: str = "") -> list[Probe]:
+    """Ask whether we may list the bucket and read of it: a key that a task takes, where the first thousand have one.
+
+    Else one that is not there and begins with ``head``.
+    """
     found: list[str] = []
 
     def listing() -> None:
@@ -105,7 +108,7 @@ def probe_bucket(client: Any, bucket: str, takes: Callable[[str], bool]) -> list
     probes = [_probe("s3:ListBucket", bucket, f"arn:aws:s3:::{bucket}", listing, frozenset())]
     if probes[0].code is not None:
         return probes
-    key = next(filter(takes, found), None) or f"{_NO_HANDLE}-{uuid4().hex}"
+    key = next(filter(takes, found), None) or f"{head}{_NO_HANDLE}-{uuid4().hex}"
     missing = frozenset({"404", "NoSuchKey"})
     subject = f"arn:aws:s3:::{bucket}/*"
     probes.append(_probe("s3:GetObject", bucket, subject, lambda: client.head_object(Bucket=bucket, Key=key), missing))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -194,8 +195,9 @@ def _buckets(
     client = s3_client(settings.region)
     for bucket in buckets:
         taking = [r for r in tasks.routes if r.kind == "file" and matches(r.bucket, bucket)]
-        takes = _taker(taking)
-        findings += [check_permission(probe) for probe in probe_bucket(client, bucket, takes)]
+        takes = _taker(taking, [output.prefix for output in outputs if output.bucket == bucket])
+        probes = probe_bucket(client, bucket, takes, _literal_head(taking))
+        findings += [check_permission(probe) for probe in probes]
         if tasks.known and not taking and not any(r.everything for r in tasks.routes):
             text = "no task takes objects of this bucket"
             findings.append(Finding("warning", "tasks", bucket, text, "file_task(bucket=…)"))
@@ -214,6 +216,12 @@ def _buckets(
     return findings
 
 
-def _taker(routes: Iterable[Route]) -> Callable[[str], bool]:
+def _taker(routes: Iterable[Route], own_prefixes: Sequence[str]) -> Callable[[str], bool]:
+    """Return which keys a worker reads: its routes take them, and they are none of our own outputs."""
     globs = [route.key for route in routes]
-    return lambda key: any(matches(glob, key) for glob in globs)
+    return lambda key: not key.startswith(tuple(own_prefixes)) and any(matches(glob, key) for glob in globs)
+
+
+def _literal_head(routes: Sequence[Route]) -> str:
+    """Return what the keys of the first route begin with: a role may be allowed to read those and no others."""
+    return re.split(r"[*?\[]", routes[0].key, maxsplit=1)[0] if routes else ""
