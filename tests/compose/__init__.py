@@ -1,0 +1,1 @@
+"""docker-compose.yml: what it says, and what it does."""

@@ -1,0 +1,1 @@
+"""The container image: Dockerfile, lock and process 1."""
