@@ -40,7 +40,7 @@ class BusLink:
         """Wait a little longer than the last time, with jitter: the bus may be coming up for many workers at once."""
         now = time.monotonic()
         self._pause_seconds = min(MAX_PAUSE_SECONDS, max(MIN_PAUSE_SECONDS, self._pause_seconds * 2))
-        self._next_try_at = now + self._pause_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries
+        self._next_try_at = now + self._pause_seconds * random.SystemRandom().uniform(0.75, 1.25)
         if self._told_at is None:
             self._lost_at = now
         if self._told_at is None or now - self._told_at > REMIND_SECONDS:

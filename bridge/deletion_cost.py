@@ -143,7 +143,7 @@ class DeletionCost:
             self._pod.mark(busy=mark)
         except Exception as error:  # noqa: BLE001 - API away, token gone, right missing: none of it is the worker's end
             self._failures += 1
-            pause = pause_seconds(self._failures) * random.uniform(1.0, 1.2)  # noqa: S311 - spreads retries, is no secret
+            pause = pause_seconds(self._failures) * random.SystemRandom().uniform(1.0, 1.2)
             self._next_at = self._clock() + pause
             log.warning(
                 "deletion_cost_failed",

@@ -77,7 +77,7 @@ class Releases:
                 release.tries += 1
                 if time.monotonic() - release.began < release.run.claim_seconds:
                     pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2 ** min(release.tries, 10))
-                    yield Again(release, pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads tries, is no secret
+                    yield Again(release, pause * random.SystemRandom().uniform(0.5, 1.0))
                 continue
             _tell(release, failures)
 
