@@ -18,6 +18,10 @@ from bridge import metrics
 from bridge.receivers import Deliver
 
 _LOOK_SECONDS = 0.1
+#: Until the first poll begins the queue has to be found, which takes longer than a short idle time-out.
+_START_SECONDS = 10.0
+#: A poll that begins in the last part of the idle time would only make the worker stay for longer.
+_LAST_POLL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,21 @@ class Limits:
     idle_seconds: float
 
 
-def room(limits: Limits, *, window: int, held: int, taken: int) -> int:
-    """Return the window of the receivers, messages held included: never beyond what may still be taken. Pure."""
+def room(limits: Limits, *, window: int, held: int, taken: int, idle_seconds: float) -> int:
+    """Return the window of the receivers, messages held included: never beyond what may still be taken. Pure.
+
+    None is left when the worker is about to leave: a poll is never cut off, so it would stay for another one.
+    """
+    if not held and idle_seconds >= limits.idle_seconds * _LAST_POLL:
+        return 0
     return min(window, held + max(0, limits.max_messages - taken))
 
 
 def is_done(limits: Limits, *, taken: int, unsettled: int, idle_seconds: float) -> bool:
-    """Say whether nothing is left to do: all messages settled, and no more may come or came in time. Pure."""
+    """Say whether nothing is left to do: all messages settled, and no more may come or came in time. Pure.
+
+    ``unsettled`` counts those too that a receive under way may bring.
+    """
     return unsettled == 0 and (taken >= limits.max_messages or idle_seconds >= limits.idle_seconds)
 
 
@@ -54,10 +66,11 @@ class OneShot:
     """Watches a worker and ends it when it is done."""
 
     def __init__(self, limits: Limits) -> None:
-        """The clock of idleness starts with ``watch``."""
+        """The clock of idleness starts with the first poll, or ``_START_SECONDS`` after ``watch``."""
         self.limits = limits
         self.taken = 0
         self._last_message_at = 0.0
+        self._has_polled = False
         #: The signal that ended the worker, if one did; the worker's drain knows.
         self.signal: Callable[[], int | None] = lambda: None
         self.before_leaving: Callable[[int], None] = lambda code: None
@@ -77,22 +90,28 @@ class OneShot:
 
     def window(self, window: int, held: int) -> int:
         """Return the window that the receivers may fill."""
-        return room(self.limits, window=window, held=held, taken=self.taken)
+        if not self._has_polled and window > 0:
+            # Whatever the idle time-out is, there is a first poll.
+            self._has_polled, self._last_message_at = True, time.monotonic()
+            return room(self.limits, window=window, held=held, taken=self.taken, idle_seconds=-1.0)
+        return room(self.limits, window=window, held=held, taken=self.taken, idle_seconds=self._idle_seconds())
 
     def watch(self, unsettled: Callable[[], int], end: Callable[[int], None]) -> None:
         """Call ``end`` with the exit code when nothing is left to do; from a thread of its own."""
-        self._last_message_at = time.monotonic()
+        self._last_message_at = time.monotonic() + _START_SECONDS
         threading.Thread(target=self._run, args=(unsettled, end), name="bridge-one-shot", daemon=True).start()
 
     def _run(self, unsettled: Callable[[], int], end: Callable[[int], None]) -> None:
-        while not is_done(
-            self.limits,
-            taken=self.taken,
-            unsettled=unsettled(),
-            idle_seconds=time.monotonic() - self._last_message_at,
-        ):
+        while True:
+            # Idleness first: once it is over no receive begins, so what is unsettled afterwards is all there is.
+            idle_seconds, taken = self._idle_seconds(), self.taken
+            if is_done(self.limits, taken=taken, unsettled=unsettled(), idle_seconds=idle_seconds):
+                break
             time.sleep(_LOOK_SECONDS)
         end(self.exit_code())
+
+    def _idle_seconds(self) -> float:
+        return time.monotonic() - self._last_message_at
 
     def exit_code(self) -> int:
         """Return the exit code as things are now."""

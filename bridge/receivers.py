@@ -116,6 +116,11 @@ class Receivers:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    def asked(self) -> int:
+        """Return how many messages the receives under way may bring."""
+        with self._table.changed:
+            return sum(polls.asked for polls in list(self._polls.values()))
+
     def states(self) -> list[ReceiverState]:
         """Return what each receiver is doing, for the liveness."""
         now, calls = time.monotonic(), dict(self._calls)

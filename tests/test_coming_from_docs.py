@@ -1,8 +1,9 @@
-"""The pages about the three older systems, archive and launch-job name only what there is."""
+"""The pages about the three older systems, archive, launch-job and run-once name only what there is."""
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 from functools import cache
@@ -23,7 +24,9 @@ from tests.kube_stand_in import VERSION
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 THREE_SYSTEMS = DOCS / "from-three-systems.md"
-PAGES = sorted([*DOCS.glob("coming-from-*.md"), DOCS / "archive.md", DOCS / "launch-job.md", THREE_SYSTEMS])
+PAGES = sorted(
+    [*DOCS.glob("coming-from-*.md"), DOCS / "archive.md", DOCS / "launch-job.md", DOCS / "run-once.md", THREE_SYSTEMS]
+)
 #: How a feature that is not here is told, in place of the test that would show it.
 ABSENT = ("Not here", "Outside")
 SETTINGS = {str(field.validation_alias) for field in WorkerSettings.model_fields.values()}
@@ -129,6 +132,22 @@ def test_every_setting_of_the_seeds_is_translated() -> None:
     for name in ("AWS_REGION", "SQS_QUEUE_URL", "S3_BUCKET_NAME", "S3_PREFIX", "POLL_INTERVAL_SECONDS"):
         assert any(name in cell for cell in there), name
     assert any("MAX_MESSAGES_PER_POLL" in cell for cell in there)
+
+
+def test_run_once_is_explained_whole() -> None:
+    """The page on run-once has a row for each option, with its default, and the fields of its last line."""
+    page = (DOCS / "run-once.md").read_text()
+    command = _brigade.get_command(click.Context(_brigade), "run-once")
+    assert command is not None
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([^|]+) \|", page, re.MULTILINE))
+    told = {option.opts[0]: option.default for option in command.params if isinstance(option, click.Option)}
+    assert rows.keys() == told.keys() - {"--help"}
+    assert {name: float(rows[name]) for name in rows if rows[name].isdigit()} == {
+        name: default for name, default in told.items() if isinstance(default, int | float) and name in rows
+    }
+    [line] = re.findall(r"```json\n(.*)\n```", page)
+    [fields] = re.findall(r"^\| `run_summary` \| info \| ([^|]+) \|", (DOCS / "logs.md").read_text(), re.MULTILINE)
+    assert json.loads(line).keys() - {"event"} == set(re.findall(r"`([a-z_]+)`", fields))
 
 
 def test_the_template_in_the_docs_is_one() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.quantities import Moment, Size
+from bridge.cli.quantities import Moment, Rate, Size
 from bridge.cli.queue_access import told_in_one_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ Examples:
 @click.option("--modified-until", type=Moment(), help="Only objects modified before then.")
 @click.option("--archived", is_flag=True, help="Also objects in GLACIER and DEEP_ARCHIVE, which a task cannot read.")
 @click.option("--no-version-ids", is_flag=True, help="Do not ask for version ids: fewer calls where versions are many.")
-@click.option("--rate", type=click.FloatRange(min=0.01), metavar="N", help="At most this many objects a second.")
+@click.option("--rate", type=Rate(), metavar="N", help="At most this many objects a second.")
 @click.option("--start-after", metavar="KEY", help="Only keys after this one.")
 @click.option("--state", type=click.Path(dir_okay=False, path_type=Path), help="Remember here how far it came; go on.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")

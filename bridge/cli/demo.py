@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import click
 
+_EXAMPLES = """
+\b
+Examples:
+  brigade demo
+  brigade demo --keep
+  brigade demo --flower
+"""
 
-@click.command("demo")
+
+@click.command("demo", epilog=_EXAMPLES)
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards, and say what to try next.")
 @click.option("--flower", is_flag=True, help="Show it in Flower too, and leave everything running (needs a Redis).")
 def command(keep: bool, flower: bool) -> int:

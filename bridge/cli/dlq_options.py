@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bridge.settings import QueueSettings
 
 
-class Age(click.ParamType[int]):
+class Age(click.ParamType):  # type: ignore[type-arg]  # click has made it generic with 8.5 only
     """An age in seconds, from a text such as 30m."""
 
     name = "age"
@@ -27,22 +27,6 @@ class Age(click.ParamType[int]):
             return age_seconds(str(value))
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
-
-
-class Rate(click.ParamType[float]):
-    """Messages a second, above zero."""
-
-    name = "n/s"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number."""
-        try:
-            rate = float(value)
-        except ValueError:
-            rate = 0.0
-        if not 0.001 <= rate <= 100_000:  # nan is not either
-            self.fail(f"{value!r} must be a number of messages a second, 0.001 to 100000", param, ctx)
-        return rate
 
 
 def dlq_option(command: Callable[..., Any]) -> Callable[..., Any]:

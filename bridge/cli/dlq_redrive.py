@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli.dlq_options import Rate, dlq_option, filter_options, find_dlq
+from bridge.cli.dlq_options import dlq_option, filter_options, find_dlq
 from bridge.cli.dlq_text import messages, printable, progress
+from bridge.cli.quantities import Rate
 from bridge.cli.queue_access import QueueUrl, client_for, queue_settings, told_in_one_line
 from bridge.cli.queue_stop import Stop
 from bridge.dlq_redrive import MAX_REDRIVES

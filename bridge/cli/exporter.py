@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from bridge.settings import OperatorSettings
 
 
-@click.command("exporter")
+_EXAMPLES = """
+\b
+Examples:
+  brigade exporter
+  brigade exporter --port 9100 --interval 60
+  brigade exporter --no-oldest-age       # asks SQS alone
+"""
+
+
+@click.command("exporter", epilog=_EXAMPLES)
 @click.option("--port", type=click.IntRange(0, 65_535), default=8081, show_default=True, help="0: any free port.")
 @click.option(
     *("--interval", "interval_seconds"),

@@ -13,10 +13,17 @@ import click
 TIMEOUT_SECONDS = 5.0
 #: Far more than any answer has.
 MAX_ANSWER_BYTES = 1_048_576
+_EXAMPLES = """
+\b
+Examples:
+  brigade health
+  brigade health --ready
+  brigade health --url http://127.0.0.1:8080 --json
+"""
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - replaced, never bound
 
 
-@click.command("health")
+@click.command("health", epilog=_EXAMPLES)
 @click.option("--url", help="Ask this worker: http://HOST:PORT. Default: BRIDGE_HEALTH_HOST and BRIDGE_HEALTH_PORT.")
 @click.option("--live", "probe", flag_value="live", help="Only whether it is alive; AWS may be away.")
 @click.option("--ready", "probe", flag_value="ready", help="Only whether it takes messages.")

@@ -64,8 +64,15 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
         note = "no event was asked for"
         if event is None and target is not None:
             target, note = _not_announced(s3, sqs, bucket, key, name, target)
-        record = _upload(s3, file, bucket, key, name)
-        message_id = None if target is None else _send(sqs, target, record)
+        _upload(s3, file, bucket, key)
+        try:
+            record = _uploaded(s3, bucket, key, name)
+            message_id = None if target is None else _send(sqs, target, record)
+        except BaseException:  # Ctrl-C too: nobody else would ever tell the queue of this object
+            if target is not None:
+                text = f"s3://{bucket}/{printable(key)} is uploaded, and no event is known to be sent: put it again"
+                click.echo(f"brigade: {text}", err=True)
+            raise
         if as_json:
             sent = {"queue": target.url, "message_id": message_id} if target else None
             click.echo(json.dumps({**record.to_dict(), "event": sent, "note": None if sent else note}))
@@ -125,12 +132,9 @@ def _not_announced(s3: Any, sqs: Any, bucket: str, key: str, event_name: str, qu
     return queue, ""
 
 
-def _upload(s3: Any, file: Path, bucket: str, key: str, event_name: str) -> ObjectRecord:
+def _upload(s3: Any, file: Path, bucket: str, key: str) -> None:
     from boto3.exceptions import S3UploadFailedError
     from boto3.s3.transfer import TransferConfig
-
-    from bridge.backfill_events import event_time
-    from bridge.s3_event import ObjectRecord
 
     config = TransferConfig(multipart_threshold=_PARTS_FROM_BYTES)
     try:
@@ -140,7 +144,13 @@ def _upload(s3: Any, file: Path, bucket: str, key: str, event_name: str) -> Obje
         if isinstance(error.__cause__ or error.__context__, Exception):
             raise (error.__cause__ or error.__context__ or error) from None
         raise undone(" ".join(str(error).split())) from error
-    # upload_file tells neither eTag nor version; both are what makes the task read these very bytes.
+
+
+def _uploaded(s3: Any, bucket: str, key: str, event_name: str) -> ObjectRecord:
+    """Ask for what upload_file does not tell: eTag and version, by which the task reads these very bytes."""
+    from bridge.backfill_events import event_time
+    from bridge.s3_event import ObjectRecord
+
     head = s3.head_object(Bucket=bucket, Key=key)
     version = head.get("VersionId")
     return ObjectRecord(

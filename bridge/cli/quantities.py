@@ -1,4 +1,4 @@
-"""Sizes and moments as people type them on a command line."""
+"""Sizes, moments and rates as people type them on a command line."""
 
 from __future__ import annotations
 
@@ -45,3 +45,19 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # as Size
             self.fail(
                 f"{value!r} is no moment: such as 2026-03-01, 2026-03-01T12:00Z, or 7d for a week ago", param, ctx
             )
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]  # as Size
+    """Messages a second, above zero."""
+
+    name = "n/s"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = 0.0
+        if not 0.001 <= rate <= 100_000:  # nan is not either
+            self.fail(f"{value!r} must be a number of messages a second, 0.001 to 100000", param, ctx)
+        return rate

@@ -73,7 +73,7 @@ def undone(text: str) -> click.exceptions.Exit:
     return click.exceptions.Exit(1)
 
 
-class QueueUrl(click.ParamType[str]):
+class QueueUrl(click.ParamType):  # type: ignore[type-arg]  # click has made it generic with 8.5 only
     """A queue's URL or, where ``or_name``, its name; a FIFO queue is refused, for the bridge reads none."""
 
     name = "queue"

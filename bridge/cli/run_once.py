@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
 
 import click
 
+_EXAMPLES = """
+\b
+Examples:
+  brigade run-once
+  brigade run-once --max-messages 10 --idle-timeout 5
+  brigade run-once --queue uploads       # of several in SQS_QUEUE_URL
+"""
 
-@click.command("run-once")
+
+@click.command("run-once", epilog=_EXAMPLES)
 @click.option("--queue", help="Name of the queue to read. Default: the only one of SQS_QUEUE_URL.")
 @click.option(
     "--max-messages", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Take at most these."
@@ -22,24 +31,20 @@ import click
     help="Leave after this many seconds without a message.",
 )
 def command(queue: str | None, max_messages: int, idle_timeout: float) -> int:
-    r"""Take a message, run its task, settle it, leave.
+    """Take a message, run its task, settle it, leave.
 
     Outcomes are those of a worker: a failed task leaves its message in retry or in the dead-letter queue. Exit code 0:
     all settled, or none came; 1: a task failed, or a message was dead-lettered; 2: a setting; 143: SIGTERM (what was
     held is handed back).
-
-    \b
-    brigade run-once
-    brigade run-once --max-messages 10 --idle-timeout 5
     """
+    if math.isnan(idle_timeout):  # click takes it for a number in range, and no time is ever as long
+        raise click.BadParameter("nan is no number of seconds", param_hint="--idle-timeout")
     began = time.monotonic()
     # Jobs are many on a node, and nobody probes them: the health server starts only where its port is named.
     os.environ.setdefault("BRIDGE_HEALTH_PORT", "0")
     settings = _settings()
     name = _queue_name(settings, queue)
-    if idle_timeout < settings.wait_time_seconds:
-        # A poll is never cut off, so it must not wait longer than we do.
-        os.environ["BRIDGE_WAIT_TIME_SECONDS"] = str(max(0, int(idle_timeout)))
+    os.environ["BRIDGE_WAIT_TIME_SECONDS"] = str(poll_seconds(idle_timeout, settings.wait_time_seconds))
 
     from bridge.celery import app
     from bridge.one_shot import Limits, OneShot, use_one_shot
@@ -70,6 +75,12 @@ def command(queue: str | None, max_messages: int, idle_timeout: float) -> int:
     code = code or one_shot.exit_code()
     tell(settings, duration_seconds=time.monotonic() - began, exit_code=code)
     return code
+
+
+def poll_seconds(idle_seconds: float, wait_seconds: int) -> int:
+    """Return how long a poll waits: polls of equal length fill the idle time, for none is ever cut off. Pure."""
+    polls = math.ceil(idle_seconds / wait_seconds) if wait_seconds else 0
+    return int(idle_seconds / polls) if polls else 0
 
 
 def _settings() -> Any:

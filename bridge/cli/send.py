@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from bridge.cli.dlq_options import Rate
 from bridge.cli.dlq_text import messages, progress
+from bridge.cli.quantities import Rate
 from bridge.cli.queue_access import QueueUrl, choose_queue, client_for, queue_settings, told_in_one_line, undone
 from bridge.cli.queue_stop import Pace, Stop
 
@@ -21,7 +21,7 @@ _MAX_ATTRIBUTES = 10
 _SHOWN_IDS = 10
 
 
-class Attribute(click.ParamType[tuple[str, str]]):
+class Attribute(click.ParamType):  # type: ignore[type-arg]  # click has made it generic with 8.5 only
     """A message attribute: a name of the form that SQS allows, ``=``, and a text.
 
     Source of the rule: "Amazon SQS message metadata", AWS documentation.

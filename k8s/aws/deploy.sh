@@ -119,9 +119,13 @@ fi
 # ---- do the manifests speak of this stack?
 
 rendered=$(kubectl kustomize "$overlays/$overlay") || mend "k8s/overlays/$overlay cannot be built"
+# No pipes into grep -q below: it leaves at its first find, and what still writes into the pipe would be a failure.
+# The roles of the stack are for service accounts in this namespace.
+grep -qx " *namespace: $namespace" <<<"$rendered" ||
+  mend "NAMESPACE=$namespace: k8s/overlays/$overlay has another one (namespace: in its kustomization.yaml)"
 # The image is named below; all else that is to be replaced has to be.
 left=$(printf '%s\n' "$rendered" | grep -v '^ *\(- \)\{0,1\}image:' | grep -o 'REPLACE_[A-Z_]*' | sort -u | tr '\n' ' ' || true)
-if [ -n "$left" ] || ! printf '%s\n' "$rendered" | grep -qF -- "${queue_url:-https://}"; then
+if [ -n "$left" ] || ! grep -qF -- "${queue_url:-https://}" <<<"$rendered"; then
   {
     echo "k8s/overlays/$overlay does not speak of this stack${left:+ (left: ${left% })}. In settings.env:"
     output SettingsEnv | sed 's/^/  /'
@@ -132,6 +136,15 @@ if [ -n "$left" ] || ! printf '%s\n' "$rendered" | grep -qF -- "${queue_url:-htt
     echo "Then run this again."
   } >&2
   [ "$dry_run" = yes ] || exit 2
+fi
+
+# Without it Valkey and Flower would not start, and the rollout be taken back after TIMEOUT_SECONDS.
+secret=bucket-brigade-monitor
+if grep -qF "name: $secret" <<<"$rendered" &&
+  [ -z "$(kubectl -n "$namespace" get secret "$secret" --ignore-not-found -o name)" ]; then
+  missing="the Secret $secret is not in the namespace $namespace: docs/deploy.md, \"The Secret of bus and Flower\""
+  [ "$dry_run" = yes ] || mend "$missing"
+  printf 'deploy.sh: %s\n' "$missing" >&2
 fi
 
 # ---- the image

@@ -36,6 +36,8 @@ CHANGES = (
 )
 RENDERED = f"""\
   SQS_QUEUE_URL: {QUEUE}
+  namespace: bucket-brigade
+              name: bucket-brigade-monitor
       - image: REPLACE_ACCOUNT_ID.dkr.ecr.REPLACE_REGION.amazonaws.com/bucket-brigade:REPLACE_TAG
         image: valkey/valkey:9.0@sha256:{"0" * 64}
 """
@@ -56,6 +58,7 @@ ANSWERS: dict[str, list[Any]] = {
     "kubectl kustomize *": [RENDERED],
     "kubectl * get deployments * -o name": ["deployment.apps/flower\ndeployment.apps/worker"],
     "kubectl * get deployments *": ["flower 3\nworker 7", "flower 3\nworker 8"],
+    "kubectl * get secret bucket-brigade-monitor *": ["secret/bucket-brigade-monitor"],
     "kubectl * get job *succeeded*": ["", "1"],
     "kubectl * get job *Failed*": [""],
     "kubectl * get scaledobjects*": ["scaledobject.keda.sh/worker"],
@@ -266,11 +269,41 @@ def test_a_failed_step_ends_it(script: Any, step: str, last: str) -> None:
 )
 def test_manifests_of_another_stack_are_not_applied(script: Any, text: str) -> None:
     """An overlay with places left to fill in, or with another queue, ends with what to fill in, before the image."""
-    ran = script("deploy.sh", REGISTRY, ACCOUNT, answers={"kubectl kustomize *": [text]})
+    ran = script(
+        "deploy.sh", REGISTRY, ACCOUNT, answers={"kubectl kustomize *": [f"{text}\n  namespace: bucket-brigade"]}
+    )
     assert ran.code == 2
     assert f"  SQS_QUEUE_URL={QUEUE}\n" in ran.err and "arn:aws:iam::1:role/some" in ran.err
     assert ("REPLACE_REGION" in ran.err) == ("REPLACE_REGION" in text)
     assert [call.split(" --")[0] for call in ran.changes] == ["aws cloudformation deploy"]
+
+
+def test_manifests_may_be_long(script: Any) -> None:
+    """What is looked for may stand at the beginning of manifests that are larger than a pipe."""
+    long = RENDERED + "".join(f"  line-{n}: {'x' * 80}\n" for n in range(2000))
+    ran = script("deploy.sh", REGISTRY, ACCOUNT, answers={"kubectl kustomize *": [long]})
+    assert ran.code == 0, ran.err
+
+
+def test_another_namespace_is_told(script: Any) -> None:
+    """Where NAMESPACE is not the overlay's, whose service accounts the stack's roles would then not be for, it ends."""
+    ran = script("deploy.sh", REGISTRY, ACCOUNT, NAMESPACE="bucket")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "NAMESPACE=bucket: " in ran.err
+    assert not [call for call in ran.changes if not call.startswith("aws cloudformation deploy")]
+
+
+def test_a_missing_secret_is_told_before_anything_is_built(script: Any) -> None:
+    """Without the Secret of bus and Flower it ends with where that is explained; a dry run says so and goes on."""
+    answers = {"kubectl * get secret *": [""]}
+    ran = script("deploy.sh", REGISTRY, ACCOUNT, answers=answers)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "Secret bucket-brigade-monitor" in ran.err and "docs/deploy.md" in ran.err
+    assert [call.split(" --")[0] for call in ran.changes] == ["aws cloudformation deploy"]
+    rehearsed = script("deploy.sh", REGISTRY, ACCOUNT, "--dry-run", answers=answers)
+    assert (rehearsed.code, rehearsed.changes) == (0, []) and "Secret bucket-brigade-monitor" in rehearsed.err
+    answers["kubectl kustomize *"] = [RENDERED.replace("bucket-brigade-monitor", "other")]
+    assert script("deploy.sh", REGISTRY, ACCOUNT, answers=answers).code == 0
 
 
 def test_a_dry_run_changes_nothing(script: Any) -> None:

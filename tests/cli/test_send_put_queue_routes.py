@@ -11,6 +11,7 @@ import pytest
 
 from bridge.s3_event import parse
 from tests.cli.conftest import drain, event
+from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import counts, send
 from tests.servers.waiting import wait_until
 
@@ -127,6 +128,21 @@ def test_put_without_a_url(sqs_server, pair, brigade, bucket, tmp_path):
     file.write_bytes(b"x")
     settings = {"SQS_QUEUE_URL": pair.url, "BRIDGE_ALLOWED_BUCKETS": bucket}
     assert f"uploaded s3://{bucket}/report.csv" in brigade("put", str(file), **settings).out
+
+
+@ON_MOTO
+def test_put_tells_when_only_the_event_failed(sqs_server, pair, brigade, bucket, tmp_path):
+    """The object is there and the queue does not know: what is wrong, and that the object has to be put again."""
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"x")
+    with FaultProxy(sqs_server.endpoint_url) as proxy:
+        proxy.fail("SendMessage", code="AccessDenied", times=None)
+        done = brigade("put", str(file), f"s3://{bucket}/", SQS_QUEUE_URL=pair.url, AWS_ENDPOINT_URL_SQS=proxy.url)
+    assert (done.code, done.out) == (2, "")
+    assert f"s3://{bucket}/a.csv is uploaded, and no event is known to be sent: put it again" in done.err
+    assert "AccessDenied" in done.err
+    assert sqs_server.s3.head_object(Bucket=bucket, Key="a.csv")["ContentLength"] == 1
+    assert drain(sqs_server, pair.url) == []
 
 
 @ON_MOTO

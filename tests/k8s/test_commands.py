@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from tests.health.asking import await_status, free_port
 from tests.k8s.conftest import Rendered
 from tests.k8s.kustomize import Document
-from tests.servers.sqs import QueueFactory, SqsServer, environment_for, receive, send
+from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, counts, environment_for, receive, send
+from tests.servers.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: A run of the ScaledJob's command: its exit code and the line ``run_summary``.
+RunJob = Callable[[], tuple[int, dict[str, Any]]]
+#: The task of the ScaledJob's tests: the second retry is the third failure.
+JOB_TASK = """
+from bridge import message_task
+
+@message_task(everything=True, max_retries=2, retry_backoff=1, retry_jitter=False)
+def take(message):
+    if message.body == "bad":
+        raise ValueError("as told")
+"""
 
 
 def container_of(documents: list[Document], kind: str, check: ModuleType) -> tuple[list[str], dict[str, str]]:
@@ -67,36 +82,73 @@ def test_the_worker_of_the_dev_overlay(
         assert settled["pod_name"] == "from-the-cluster"
 
 
-def test_the_job_of_the_scaled_job(
-    rendered: Rendered, check: ModuleType, moto_server: SqsServer, queues: QueueFactory, tmp_path: Path
-) -> None:
-    """The ScaledJob's command takes one message, runs the task, and ends with exit code 0."""
+@pytest.fixture
+def job_queue(moto_server: SqsServer, queues: QueueFactory) -> QueuePair:
+    """The queue of the ScaledJob, with its DLQ."""
+    return queues(moto_server)
+
+
+@pytest.fixture
+def run_job(
+    rendered: Rendered, check: ModuleType, moto_server: SqsServer, job_queue: QueuePair, tmp_path: Path
+) -> RunJob:
+    """Run the ScaledJob's command as its pod would: a process, with the manifest's variables and little else."""
     arguments, given = container_of(rendered("scaled-job"), "ScaledJob", check)
-    (tmp_path / "my_files.py").write_text(
-        "from bridge import message_task\n\n@message_task(everything=True)\ndef take(message):\n    return None\n"
-    )
-    queue = queues(moto_server)
-    send(moto_server, queue.url, "one")
-    send(moto_server, queue.url, "two")
+    assert arguments[:2] == ["brigade", "run-once"]
+    (tmp_path / "my_files.py").write_text(JOB_TASK)
     env = {
         "PATH": os.environ["PATH"],
         **given,
         **environment_for(moto_server),
-        "SQS_QUEUE_URL": queue.url,
+        "SQS_QUEUE_URL": job_queue.url,
         "BRIDGE_TASK_MODULES": "my_files",
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(tmp_path)]),
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges:RuntimeWarning",
     }
     del env["BRIDGE_IDEMPOTENCY_URL"]  # there is no DynamoDB here
-    done = subprocess.run(
-        [sys.executable, "-m", "bridge", *arguments[1:]],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert '"received": 1' in done.stdout + done.stderr
-    assert len(receive(moto_server, queue.url)) == 1
+
+    def run() -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "bridge", *arguments[1:]],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+        [summary] = [line for line in lines if line["event"] == "run_summary"]
+        assert summary["exit_code"] == done.returncode, done.stderr
+        return done.returncode, summary
+
+    return run
+
+
+def test_the_job_of_the_scaled_job(run_job: RunJob, moto_server: SqsServer, job_queue: QueuePair) -> None:
+    """The ScaledJob's command takes one message of two, runs the task, and ends with exit code 0."""
+    send(moto_server, job_queue.url, "one")
+    send(moto_server, job_queue.url, "two")
+    code, summary = run_job()
+    assert (code, summary["received"], summary["settled"]) == (0, 1, {"deleted": 1})
+    assert counts(moto_server, job_queue.url).total == 1
+
+
+def test_the_third_failure_of_a_scaled_job(run_job: RunJob, moto_server: SqsServer, job_queue: QueuePair) -> None:
+    """Each failing Job ends with 1; two leave the message in retry, the third in the DLQ with its cause."""
+    send(moto_server, job_queue.url, "bad")
+    for outcome in ("retried", "retried", "dead_lettered"):
+        wait_until(lambda: counts(moto_server, job_queue.url).visible == 1, 30, "the message to be visible")
+        code, summary = run_job()
+        assert (code, summary["settled"]) == (1, {outcome: 1})
+    assert counts(moto_server, job_queue.url).total == 0
+    [letter] = receive(moto_server, job_queue.dlq_url)
+    assert letter["Body"] == "bad"
+    cause = json.loads(letter["MessageAttributes"]["BridgeCause"]["StringValue"])
+    assert (cause["reason"], cause["error_type"], cause["attempts"]) == ("exhausted", "ValueError", 3)
+
+
+def test_a_scaled_job_without_a_message(run_job: RunJob) -> None:
+    """A Job that comes too late finds nothing for its idle time-out and ends with 0, so that nobody is alarmed."""
+    code, summary = run_job()
+    assert (code, summary["received"], summary["settled"]) == (0, 0, {})

@@ -64,6 +64,10 @@ def look(name: str, kind: str, pod: dict[str, Any], rules: Rules) -> None:
         rules.hold("read-only-root", name, security.get("readOnlyRootFilesystem") is True)
         rules.hold("no-capabilities", name, security.get("capabilities") == {"drop": ["ALL"]})
         rules.hold("not-privileged", name, not security.get("privileged"))
+        # HOME and TMPDIR of our image, whose root is read-only.
+        mounted = {mount["mountPath"] for mount in container.get("volumeMounts", ())}
+        ours = container["image"].split("@")[0].split(":")[0].endswith("bucket-brigade")
+        rules.hold("scratch", name, not ours or "/tmp" in mounted)  # noqa: S108 - a path in a container
         resources = container["resources"]
         rules.hold("requests", name, {"cpu", "memory"} <= resources["requests"].keys())
         rules.hold("memory-limit", name, "memory" in resources["limits"])

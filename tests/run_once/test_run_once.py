@@ -156,6 +156,20 @@ def test_an_empty_queue(jobs: Jobs) -> None:
     assert (code, summary["received"], summary["settled"]) == (0, 0, {})
 
 
+def test_one_poll_fills_the_idle_time(jobs: Jobs) -> None:
+    """A job whose idle time-out is that of one poll leaves when this has brought nothing, and begins no second one."""
+    code, _ = jobs.run("--idle-timeout", "3", BRIDGE_WAIT_TIME_SECONDS="3")
+    assert code == 0
+    assert [call.request["WaitTimeSeconds"] for call in jobs.proxy.calls if call.action == "ReceiveMessage"] == [3]
+
+
+def test_what_the_last_poll_brings_is_run(jobs: Jobs) -> None:
+    """A message that comes when the idle time is over already is worked on, not handed back."""
+    jobs.send("ok/1")
+    code, summary = jobs.run("--idle-timeout", "0")
+    assert (code, summary["received"], summary["settled"]) == (0, 1, {"deleted": 1})
+
+
 def test_a_failed_task_is_seen_by_kubernetes(jobs: Jobs) -> None:
     """A failing task leaves 1 and its message in retry; the last failure leaves 1 and a dead letter."""
     jobs.send("bad/1")
