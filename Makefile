@@ -5,7 +5,7 @@
 
 BIN := .venv/bin
 SLOW := $(BIN)/python -m pytest -m "servers or slow"
-ONE_HALF := tests/bad_input tests/chaos tests/delivery_e2e tests/e2e tests/faults
+ONE_HALF := tests/bad_input tests/chaos tests/e2e tests/faults tests/once_e2e tests/setup_cli tests/startup tests/task_queue
 STAMP := .venv/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 RECENT_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -43,12 +43,13 @@ demo: $(STAMP) ## S3 events through a real worker, on this machine alone (ARGS=-
 	@$(BIN)/brigade demo $(ARGS)
 
 # Most of the slow tests wait for a visibility timeout, so two halves run side by side; the one in the background is
-# shown when the other has ended.
+# shown when the other has ended. Those of delivery start dozens of workers themselves, and have the machine alone.
 test: $(STAMP) ## All tests, the fast ones first (ElasticMQ needs Java 17 and Maven; skipped without them)
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -m "not servers and not slow"
+	$(SLOW) tests/delivery_e2e
 	@mkdir -p .cache
-	@$(SLOW) -o cache_dir=.cache/pytest-other $(addprefix --ignore=,$(ONE_HALF)) > .cache/test-other.log 2>&1 & other=$$!; \
+	@$(SLOW) -o cache_dir=.cache/pytest-other $(addprefix --ignore=,tests/delivery_e2e $(ONE_HALF)) > .cache/test-other.log 2>&1 & other=$$!; \
 	trap 'kill $$other 2>/dev/null' INT TERM; \
 	$(SLOW) $(ONE_HALF); one=$$?; \
 	wait $$other; two=$$?; cat .cache/test-other.log; exit $$((one | two))

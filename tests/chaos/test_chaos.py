@@ -121,7 +121,11 @@ def test_nothing_is_lost_and_little_is_repeated(
         until = time.monotonic() + KILLING_SECONDS
         while time.monotonic() < until:
             time.sleep(choose.uniform(1.0, 3.0))  # the pause between two blows is the chaos itself
-            worker = choose.choice(fleet.running)
+            # A SIGTERM that comes before Python has its handlers ends a process like any other.
+            at_work = [worker for worker in fleet.running if worker.found("task_started")]
+            if not at_work:
+                continue
+            worker = choose.choice(at_work)
             match choose.choices(["child", "worker", "rollout"], [6, 2, 2])[0]:
                 case "child":
                     fleet.kill_child(worker, choose)
@@ -135,6 +139,7 @@ def test_nothing_is_lost_and_little_is_repeated(
         for worker in fleet.drained:
             assert worker.wait_exit(60) == 0, worker.output[-3000:]
         for worker in list(fleet.running):
+            worker.wait_for(lambda line: "ready" in str(line.get("event")), 60, "the worker ready")
             fleet.roll(worker)
         for worker in fleet.drained:
             assert worker.wait_exit(60) == 0, worker.output[-3000:]
