@@ -15,6 +15,7 @@ import pytest
 
 from tests.aws.seen import WatchingProxy
 from tests.aws.template import AWS_FOLDER, Resolved, statements
+from tests.foreign_tasks import hide_foreign_tasks
 from tests.servers.sqs import REGION, SqsServer, environment_for
 
 ISSUER = "oidc.eks.us-east-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE"
@@ -152,3 +153,9 @@ def watching(moto_server: SqsServer) -> Iterator[WatchingProxy]:
     """The proxy before moto that writes down every permission that is needed."""
     with WatchingProxy(moto_server.s3_endpoint_url) as proxy:
         yield proxy
+
+
+@pytest.fixture(autouse=True)
+def _only_these_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the tasks that other tests have declared in this process."""
+    hide_foreign_tasks(monkeypatch, "tests.aws.stack_tasks", "tasks.describe")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bridge import decorators
 from bridge.cli import main
 from bridge.dead_letter import cause, send_arguments
 from bridge.verdicts import DeadLetter
+from tests.foreign_tasks import hide_foreign_tasks
 from tests.servers.sqs import SqsServer
 
 
@@ -35,9 +34,7 @@ class Done:
 @pytest.fixture(autouse=True)
 def _only_these_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the tasks that other tests have declared in this process: a route of theirs might come first."""
-    importlib.import_module("tests.cli.routes_tasks")
-    ours = {name: task for name, task in decorators._declared.items() if task.module.startswith("tests.cli.")}
-    monkeypatch.setattr(decorators, "_declared", ours)
+    hide_foreign_tasks(monkeypatch, "tests.cli.routes_tasks")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+from tests.foreign_tasks import hide_foreign_tasks
 from tests.servers.sqs import REGION, SqsServer
 from tests.setup_cli.conftest import brigade, brigade_process, bucket
 
@@ -38,3 +39,9 @@ def store_url(request: pytest.FixtureRequest) -> str:
     if request.param == "s3":
         return f"s3://{request.getfixturevalue('bucket')()}/claims"
     return str(request.getfixturevalue("dynamodb_url"))
+
+
+@pytest.fixture(autouse=True)
+def _only_these_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the tasks that other tests have declared in this process."""
+    hide_foreign_tasks(monkeypatch, "tests.reconcile.reconcile_tasks")

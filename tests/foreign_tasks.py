@@ -1,0 +1,20 @@
+"""For tests that run a command in this process: tasks which other tests have declared here must not take part."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from bridge import decorators
+
+
+def hide_foreign_tasks(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Leave only the tasks of ``modules`` declared, until the test ends.
+
+    They are imported first: what was declared during the test would be forgotten after it.
+    """
+    for module in modules:
+        importlib.import_module(module)
+    ours = {name: task for name, task in decorators._declared.items() if task.module in modules}
+    monkeypatch.setattr(decorators, "_declared", ours)
