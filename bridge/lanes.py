@@ -43,12 +43,14 @@ class Batches(Generic[Job]):
         self._later: list[tuple[float, int, str, Job]] = []
         self._tie = itertools.count()
 
-    def add(self, key: str, job: Job, now: float, delay_seconds: float = 0.0) -> None:
-        """Let a job wait: at once, or from ``delay_seconds`` on."""
+    def add(self, key: str, job: Job, now: float, delay_seconds: float = 0.0) -> bool:
+        """Let a job wait: at once, or from ``delay_seconds`` on. Say whether that may have changed when a batch is due."""
         if delay_seconds > 0:
             heapq.heappush(self._later, (now + delay_seconds, next(self._tie), key, job))
-        else:
-            self._ready.setdefault(key, deque()).append((now, job))
+            return True
+        jobs = self._ready.setdefault(key, deque())
+        jobs.append((now, job))
+        return len(jobs) == 1 or len(jobs) >= self.batch_size
 
     def take(self, now: float, *, flush: bool = False) -> list[Job]:
         """Return the next due batch, of one key; empty when none is due. ``flush``: no lingering."""
@@ -64,6 +66,10 @@ class Batches(Generic[Job]):
                     self._ready[key] = jobs
                 return batch
         return []
+
+    def __bool__(self) -> bool:
+        """Say whether anything waits."""
+        return bool(self._ready or self._later)
 
     def due_in(self, now: float) -> float | None:
         """Return the seconds until something is due, or None when nothing waits."""
@@ -88,7 +94,9 @@ class Lane(Generic[Job]):
         """``call`` makes one SQS call for a batch and returns the jobs to try again; its errors must be its own."""
         self._call = call
         self._batches: Batches[Job] = Batches(batch_size, linger_seconds)
-        self._condition = threading.Condition()
+        lock = threading.RLock()
+        self._condition = threading.Condition(lock)
+        self._all_done = threading.Condition(lock)
         self._keys: dict[int, str] = {}
         self._pending = 0
         self._flushing = False
@@ -107,8 +115,10 @@ class Lane(Generic[Job]):
         with self._condition:
             self._pending += 1
             self._keys[id(job)] = key
-            self._batches.add(key, job, time.monotonic())
-            self._condition.notify_all()  # one waiter may be a flush
+            # One thread keeps the time for a batch that is not full, and another is woken for each that is; to wake
+            # them all for every job would cost more than the calls.
+            if self._batches.add(key, job, time.monotonic()):
+                self._condition.notify()
 
     @property
     def pending(self) -> int:
@@ -120,7 +130,7 @@ class Lane(Generic[Job]):
         with self._condition:
             self._flushing = True
             self._condition.notify_all()
-            return self._condition.wait_for(lambda: self._pending == 0, timeout_seconds)
+            return self._all_done.wait_for(lambda: self._pending == 0, timeout_seconds)
 
     def stop(self) -> None:
         """End the threads after the call they are in. What is still pending is left to SQS's visibility timeout."""
@@ -148,13 +158,16 @@ class Lane(Generic[Job]):
                     if id(job) not in kept:
                         del self._keys[id(job)]
                         self._pending -= 1
-                self._condition.notify_all()
+                if self._pending == 0:
+                    self._all_done.notify_all()
 
     def _next_batch(self) -> list[Job] | None:
         while not self._stopped:
             now = time.monotonic()
             batch = self._batches.take(now, flush=self._flushing)
             if batch:
+                if self._batches:
+                    self._condition.notify()  # this thread kept the time, and is off to its call
                 return batch
             self._condition.wait(self._batches.due_in(now))
         return None

@@ -17,10 +17,9 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from bridge.queues import Queue
@@ -34,8 +33,8 @@ BEAT_RETRY_SECONDS = 1.0
 UNREPORTED_SECONDS = 10.0
 
 
-class State(Enum):
-    """Where a held message stands."""
+class State(StrEnum):
+    """Where a held message stands; texts, because a plain enum's hash is Python code, run at every count."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -121,11 +120,16 @@ class LeaseTable:
 
     def __init__(self) -> None:
         """Start empty and open."""
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
         self.closed = False
+        #: Called under the lock after every change of a state. Whoever waits for room hears of it here and not by a
+        #: condition: waking every receiver for every message cost more than the receives themselves.
+        self.on_change: Callable[[], object] = _nothing
+        self._beat_done = threading.Condition(self.lock)
         self._by_tag: dict[str, Lease] = {}
         self._by_id: dict[tuple[str, str], Lease] = {}
-        self._counts: Counter[State] = Counter()
+        self._by_number: dict[int, Lease] = {}
+        self._counts = dict.fromkeys(State, 0)
 
     def take_in(self, lease: Lease, now: float) -> Lease | None:
         """Hold a message just received; return None, or the lease that already holds this very message.
@@ -134,7 +138,7 @@ class LeaseTable:
         on, under the new receipt handle, because a delete with the old one succeeds without deleting. Only a message
         that was being let go of starts anew: that it came back says that it has been let go of.
         """
-        with self.changed:
+        with self.lock:
             key = (lease.queue.url, lease.message_id)
             older = self._by_id.get(key)
             if older is not None and older.state is State.RELEASING:
@@ -146,7 +150,7 @@ class LeaseTable:
                 # As long as this receive asked for, which may be less than the task's own length.
                 older.expires_at, older.next_beat_at = lease.expires_at, lease.next_beat_at
                 return older
-            self._by_tag[lease.tag] = self._by_id[key] = lease
+            self._by_tag[lease.tag] = self._by_id[key] = self._by_number[lease.number] = lease
             self._counts[lease.state] += 1
             return None
 
@@ -154,9 +158,13 @@ class LeaseTable:
         """Return the lease for a delivery tag of Kombu's, if it is still held."""
         return self._by_tag.get(tag)
 
+    def numbered(self, number: int | None) -> Lease | None:
+        """Return the lease with this number, if it is still held."""
+        return self._by_number.get(number or 0)
+
     def start(self, lease: Lease, now: float) -> bool:
         """Let the pool have the message; False when it may not run: handed back, draining, or lapsed."""
-        with self.changed:
+        with self.lock:
             if self.closed or lease.state is not State.WAITING or lease.lost or now >= lease.expires_at:
                 return False
             self._move(lease, State.RUNNING)
@@ -164,7 +172,7 @@ class LeaseTable:
 
     def end(self, lease: Lease) -> bool:
         """The message is to be deleted, at once or after the dead letter: renewed until that is confirmed."""
-        with self.changed:
+        with self.lock:
             if lease.state not in (State.WAITING, State.RUNNING):
                 return False
             self._move(lease, State.ENDING)
@@ -172,7 +180,7 @@ class LeaseTable:
 
     def release(self, lease: Lease, *, only_waiting: bool = False) -> bool:
         """A visibility change is to come: stop renewing. ``await_beat`` before making the call."""
-        with self.changed:
+        with self.lock:
             allowed = (State.WAITING,) if only_waiting else (State.WAITING, State.RUNNING)
             if lease.state not in allowed:
                 return False
@@ -181,29 +189,30 @@ class LeaseTable:
 
     def await_beat(self, leases: Iterable[Lease]) -> None:
         """Wait until no renewal of these is under way: a late one would overwrite the new visibility."""
-        with self.changed:
+        with self.lock:
             for lease in leases:
-                self.changed.wait_for(lambda lease=lease: not lease.beating)  # type: ignore[misc]  # bound per loop
+                self._beat_done.wait_for(lambda lease=lease: not lease.beating)  # type: ignore[misc]  # bound per loop
 
     def drop(self, lease: Lease) -> None:
         """Forget a message whose end SQS has confirmed, or that is no longer ours."""
-        with self.changed:
+        with self.lock:
             if lease.state is State.GONE:
                 return
             self._move(lease, State.GONE)
             self._by_tag.pop(lease.tag, None)
+            self._by_number.pop(lease.number, None)
             key = (lease.queue.url, lease.message_id)
             if self._by_id.get(key) is lease:
                 del self._by_id[key]
 
     def close(self) -> list[Lease]:
         """Start nothing from now on; return what has not started, already marked for handing back."""
-        with self.changed:
+        with self.lock:
             self.closed = True
             waiting = [lease for lease in self._by_tag.values() if lease.state is State.WAITING]
             for lease in waiting:
                 self._move(lease, State.RELEASING)
-            self.changed.notify_all()
+            self.on_change()
             return waiting
 
     def due_beats(self, now: float, limit: int = 10) -> list[Lease]:
@@ -211,7 +220,7 @@ class LeaseTable:
 
         No more than go into one call: a hand-back would wait behind the calls for all the others.
         """
-        with self.changed:
+        with self.lock:
             due: list[Lease] = []
             for lease in self._by_tag.values():
                 if (
@@ -235,7 +244,7 @@ class LeaseTable:
 
         ``ok``; ``stale``: the handle is no longer good, or the lease had lapsed by our count; ``failed``: try again.
         """
-        with self.changed:
+        with self.lock:
             lease.beating = False
             if handle == lease.receipt_handle:  # else: received again meanwhile, the answer is about the old handle
                 if result == "ok":
@@ -247,7 +256,7 @@ class LeaseTable:
                     lease.next_beat_at = max(lease.next_beat_at, sent_at) + soon
                     # It may have taken effect unheard, and ask for less than what the lease had.
                     lease.expires_at = min(lease.expires_at, sent_at + max(0, lease.room_seconds(sent_at)))
-            self.changed.notify_all()
+            self._beat_done.notify_all()
 
     def unanswered(self, now: float) -> list[Lease]:
         """Return leases that may not stay, marked for handing back.
@@ -256,7 +265,7 @@ class LeaseTable:
         threads pool that ended in a way Celery does not report), and unstarted ones so old that a run to their time
         limit would pass the twelve hours SQS lets anyone hold them.
         """
-        with self.changed:
+        with self.lock:
             gone = [lease for lease in self._by_tag.values() if _orphan(lease, now, draining=self.closed)]
             for lease in gone:
                 self._move(lease, State.RELEASING)
@@ -264,19 +273,24 @@ class LeaseTable:
 
     def in_state(self, *states: State) -> list[Lease]:
         """Return the leases in these states."""
-        with self.changed:
+        with self.lock:
             return [lease for lease in self._by_tag.values() if lease.state in states]
 
     def count(self, *states: State) -> int:
         """Return how many leases are in these states; cheap enough for every message."""
-        return sum(self._counts[state] for state in states)
+        counts = self._counts
+        return counts[states[0]] if len(states) == 1 else sum([counts[state] for state in states])
 
     def _move(self, lease: Lease, state: State) -> None:
         self._counts[lease.state] -= 1
         if state is not State.GONE:
             self._counts[state] += 1
         lease.state = state
-        self.changed.notify_all()
+        self.on_change()
+
+
+def _nothing() -> None:
+    """Nobody waits for room yet."""
 
 
 def _orphan(lease: Lease, now: float, *, draining: bool) -> bool:

@@ -200,10 +200,10 @@ class Bridge:
     def _on_run_ended(self, task: Any = None, **_: Any) -> None:
         """Celery's last signal of a run, sent in this process by the threads and solo pools."""
         number = (task.request.get("bridge") or {}).get("lease")
-        for lease in self.leases.in_state(State.RUNNING):
-            if lease.number == number:
-                lease.run_ended_at = time.monotonic()
-                run_report.overran(lease)
+        lease = self.leases.numbered(number)
+        if lease is not None and lease.state is State.RUNNING:
+            lease.run_ended_at = time.monotonic()
+            run_report.overran(lease)
 
     def _on_wake(self) -> None:
         """On the main loop: give Celery what was received, then start what may start."""

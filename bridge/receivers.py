@@ -34,6 +34,8 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
 #: More finished messages than this (or the window, if larger) awaiting their confirmation stop the receiving.
 UNCONFIRMED_LIMIT = 100
+#: A receiver without room looks again after this long: a net for a pool that grew, of which nobody tells us.
+_NET_SECONDS = 1.0
 
 #: A receiver calls this with the queue, the messages of one receive, and the monotonic time of the answer.
 Deliver = Callable[[Queue, Sequence[Mapping[str, Any]], float], None]
@@ -97,17 +99,21 @@ class Receivers:
         self._polls: dict[str, _QueuePolls] = {}
         self._threads: list[threading.Thread] = []
         self._calls: dict[str, float] = {}
+        table.on_change = self._wake
 
     def start(self, queue: Queue) -> None:
         """Receive from this queue until stopped."""
-        polls = self._polls[queue.name] = _QueuePolls(queue)
+        with self._table.lock:
+            polls = self._polls[queue.name] = _QueuePolls(queue, self._table.lock)
         self._start_thread(polls, extra=False)
 
     def stop(self) -> None:
         """Start no further receive; those under way go on, and what they bring is delivered as ever."""
         self._stopped.set()
-        with self._table.changed:
-            self._table.changed.notify_all()
+        with self._table.lock:
+            for polls in self._polls.values():
+                polls.first.notify_all()
+                polls.extra.notify_all()
 
     def join(self, timeout_seconds: float) -> bool:
         """Wait for the receives under way; False when time ran out."""
@@ -118,7 +124,7 @@ class Receivers:
 
     def asked(self) -> int:
         """Return how many messages the receives under way may bring."""
-        with self._table.changed:
+        with self._table.lock:
             return sum(polls.asked for polls in list(self._polls.values()))
 
     def states(self) -> list[ReceiverState]:
@@ -163,17 +169,34 @@ class Receivers:
 
     def _await_room(self, polls: _QueuePolls, extra: bool) -> int:
         """Wait until a receive may start; return its size, already counted as asked, or 0 when stopped."""
-        with self._table.changed:
+        waits, kind = (polls.extra, "extra") if extra else (polls.first, "first")
+        with self._table.lock:
             while not self._stopped.is_set():
-                size = 0 if extra and polls.idle else self._size(polls, extra)
+                size = self._size(polls, extra)
                 if size:
                     polls.asked += size
+                    self._wake()  # the room may be enough for another one
                     return size
-                # The time-out is a net for a pool that grew; every change of the table wakes us.
-                self._table.changed.wait(1.0)
+                polls.waiting[kind] += 1
+                waits.wait(_NET_SECONDS)
+                polls.waiting[kind] -= 1
+                polls.woken = False
         return 0
 
+    def _wake(self) -> None:
+        """Wake one receiver of each queue that has room for a receive; under the table's lock, at every change of it."""
+        for polls in self._polls.values():
+            if polls.woken:
+                continue  # it has not looked yet, and will pass on what it leaves
+            for kind, waits in (("first", polls.first), ("extra", polls.extra)):
+                if polls.waiting[kind] and self._size(polls, kind == "extra"):
+                    polls.woken = True
+                    waits.notify()
+                    break
+
     def _size(self, polls: _QueuePolls, extra: bool) -> int:
+        if extra and polls.idle:
+            return 0
         waiting, running = self._table.count(State.WAITING), self._table.count(State.RUNNING)
         # The one long poll of a queue goes on whatever the others do, at the price of a window that may be passed.
         others = sum(p.extra_asked for p in self._polls.values() if p is not polls) if extra else 0
@@ -218,11 +241,11 @@ class Receivers:
             raise
         finally:
             # Only now: what was delivered is held, so the window never counts a message twice or not at all.
-            with self._table.changed:
+            with self._table.lock:
                 polls.asked -= size
                 if extra:
                     polls.extra_asked -= size
-                self._table.changed.notify_all()
+                self._wake()
         if messages and not extra and polls.threads < self._max_in_flight and not self._stopped.is_set():
             self._start_thread(polls, extra=True)
         return messages
@@ -231,8 +254,13 @@ class Receivers:
 class _QueuePolls:
     """What the receivers of one queue share; changed under the table's lock."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, lock: threading.RLock) -> None:
         self.queue = queue
+        #: The queue's one long poll waits on the first, the others on the second; how many wait there now.
+        self.first, self.extra = threading.Condition(lock), threading.Condition(lock)
+        self.waiting = {"first": 0, "extra": 0}
+        #: One was woken and has not looked yet.
+        self.woken = False
         self.idle = True
         self.asked = 0
         self.extra_asked = 0

@@ -73,7 +73,7 @@ class _S3Source:
         except ObjectTooLarge:
             response["Body"].close()
             raise
-        return io.BufferedReader(_Body(response["Body"]), BUFFER_BYTES)
+        return _Stream(_Body(response["Body"]), BUFFER_BYTES)
 
     def download(self, obj: S3Object, path: Path) -> None:
         # The event's size saves small files the HEAD. Where the object may have changed it can be wrong, which costs
@@ -139,20 +139,52 @@ class _Body(io.RawIOBase):
 
     def __init__(self, body: Any) -> None:
         self._body = body
+        self._position = 0
 
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._position
+
     def readinto(self, buffer: WriteableBuffer) -> int:
-        return int(self._body.readinto(buffer))
+        count = int(self._body.readinto(buffer))
+        self._position += count
+        return count
 
     def readall(self) -> bytes:
-        return bytes(self._body.read())
+        return self._counted(self._body.read())
+
+    def take(self, size: int) -> bytes:
+        """``size`` bytes, fewer only at the end of the object. The empty read there is what checks the length."""
+        content = self._counted(self._body.read(size))
+        while len(content) < size and (more := self._counted(self._body.read(size - len(content)))):
+            content += more
+        return content
+
+    def _counted(self, content: bytes) -> bytes:
+        self._position += len(content)
+        return content
 
     def close(self) -> None:
         # Closed before its end, a body takes its connection with it: the rest of the bytes would still be in there.
         self._body.close()
         super().close()
+
+
+class _Stream(io.BufferedReader):
+    """What a task reads from: a BufferedReader whose large reads do not pass through ``readinto``.
+
+    urllib3 (2.8) answers ``readinto`` by reading into bytes of its own and copying them, and a read of a mebibyte then
+    takes 0.5 ms where the bytes themselves are there after 0.2 ms.
+    """
+
+    raw: _Body
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size >= BUFFER_BYTES and self.tell() == self.raw.tell():  # nothing is buffered
+            return self.raw.take(size)
+        return super().read(size)
 
 
 def _ask(call: Callable[..., Any], obj: S3Object, *, conditional: bool = True) -> Any:

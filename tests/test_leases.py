@@ -326,26 +326,10 @@ def test_an_unstarted_message_too_old_for_its_time_limit_is_handed_back(table, l
     assert table.unanswered(TWELVE_HOURS - 3599.0) == [lease]
 
 
-def test_every_change_wakes_who_waits_for_room(table, lease):
-    """Receivers sleep on the table's condition: each change of state must end their wait."""
-    steps = [
-        lambda: table.start(lease, 0.0),
-        lambda: table.end(lease),
-        lambda: table.drop(lease),
-        table.close,
-    ]
-    for step in steps:
-        ready, woken = threading.Event(), threading.Event()
-
-        def wait(ready=ready, woken=woken):
-            with table.changed:
-                ready.set()
-                if table.changed.wait(5):
-                    woken.set()
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        ready.wait(5)
+def test_every_change_is_told_to_who_waits_for_room(table, lease):
+    """Receivers without room hear of each change of a state, under the table's lock, and look again."""
+    seen = []
+    table.on_change = lambda: seen.append((table.count(State.WAITING), table.count(State.RUNNING)))
+    for step in (lambda: table.start(lease, 0.0), lambda: table.end(lease), lambda: table.drop(lease), table.close):
         step()
-        thread.join(5)
-        assert woken.is_set()
+    assert seen == [(0, 1), (0, 0), (0, 0), (0, 0)]

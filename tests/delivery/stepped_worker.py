@@ -41,8 +41,8 @@ HOLD_SECONDS = 1_200
 
 
 class _NeverSleeps(threading.Condition):
-    def __init__(self, on_wait):
-        super().__init__()
+    def __init__(self, on_wait, lock):
+        super().__init__(lock)
         self._on_wait = on_wait
 
     def wait(self, timeout=None):
@@ -79,7 +79,7 @@ class SteppedWorker:
         self.handles = set()
         self.watch = Watch(sqs, self)
         self.table = LeaseTable()
-        self.table.changed = _NeverSleeps(_blocked)
+        self.table._beat_done = _NeverSleeps(_blocked, self.table.lock)
         self.settler = Settler(sqs.client("settle"), self.table, worker="pod-1", on_slot_free=lambda: None)
         self._carry_out, self.settler.carry_out = self.settler.carry_out, self._note_verdict
         self.heartbeat = Heartbeat(
@@ -115,7 +115,9 @@ class SteppedWorker:
         }
         self._in_call = dict.fromkeys(self.lanes, 0)
         for name, lane in self.lanes.items():
-            lane._condition = _NeverSleeps(lambda lane=lane: setattr(lane, "_stopped", True))
+            lane._condition = _NeverSleeps(
+                lambda lane=lane: setattr(lane, "_stopped", True), lane._condition._lock
+            )
             lane._call = self._one_call(name, lane, lane._call)
         self._beating = False
         self._counted = _counters()
