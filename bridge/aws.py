@@ -12,6 +12,7 @@ from typing import Any, Literal
 #: ReceiveMessage answers after at most its wait time; a connection that is silent for longer than this beyond it is
 #: dead, and only a new one brings messages again.
 RECEIVE_GRACE_SECONDS = 5
+CONNECT_SECONDS = 3.0
 
 #: After a failure a receiver asks with a short wait on connections of its own, and gives up soon: with the longest
 #: pause between two tries this keeps "resumes within 5 s of AWS coming back", also when connections hang.
@@ -31,31 +32,42 @@ def beat_read_seconds(visibility_timeout_seconds: float) -> float:
 Purpose = Literal["receive", "settle", "send"]
 
 
+def new_session(region: str | None) -> Any:
+    """Return a new boto3 session: where credentials come from, and the SDK's settings."""
+    import boto3
+
+    return boto3.session.Session(region_name=region)
+
+
 def sqs_client(
-    purpose: Purpose, region: str | None, *, read_seconds: float = RECEIVE_GRACE_SECONDS, connections: int = 10
+    purpose: Purpose,
+    region: str | None,
+    *,
+    read_seconds: float = RECEIVE_GRACE_SECONDS,
+    connections: int = 10,
+    session: Any = None,
 ) -> Any:
     """Return a new SQS client whose calls wait ``read_seconds`` for an answer.
 
     ``receive``: no retries of the SDK's, because the receivers back off themselves and must know of each failure.
     ``settle``: none either, because a lease is running out while it waits, and the lanes try again. ``send``
     (``.delay()`` in a user's process): the SDK's standard retries, because nothing else would try again.
-    ``connections`` is the number of threads that use it at once.
+    ``connections`` is the number of threads that use it at once. Without a ``session`` it has one of its own.
     """
-    import boto3
     from botocore.config import Config
 
     # Our own code builds every request of the worker, so checking each against the service model only costs time.
     checked = purpose == "send"
     attempts = 3 if purpose == "send" else 1
     config = Config(
-        connect_timeout=min(3.0, read_seconds),
+        connect_timeout=min(CONNECT_SECONDS, read_seconds),
         read_timeout=read_seconds,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         parameter_validation=checked,
         tcp_keepalive=True,
     )
-    client = boto3.session.Session(region_name=region).client("sqs", config=config)
+    client = (session or new_session(region)).client("sqs", config=config)
     if purpose != "send":  # a user's process has its own metrics, and a pool child's are read by nobody
         from bridge.calls import watch
 

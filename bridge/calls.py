@@ -1,7 +1,8 @@
 """Every call that a worker's clients make to SQS: counted here, and here alone, and the last one of each queue kept.
 
-It listens to botocore's events (https://docs.aws.amazon.com/boto3/latest/guide/events.html), so that a call is counted
-wherever it is made, those of the start included. Nothing but the time, the action and an error's code is kept.
+A boto3 client's are heard of through botocore's events, wherever they are made, those of the start included
+(https://docs.aws.amazon.com/boto3/latest/guide/events.html); ``bridge.sqs_calls`` tells of its own. Nothing but the
+time, the action and an error's code is kept.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ def last_call(queue_url: str) -> LastCall | None:
     return _last.get(queue_url)
 
 
+def ended(action: str, queue_url: str | None, result: str) -> None:
+    """Count a call that has ended; ``result`` is ``ok`` or the error's code."""
+    metrics.requests.labels(action, result).inc()
+    if queue_url is not None:
+        _last[queue_url] = LastCall(action, result, time.time())
+
+
 def _on_begin(params: Mapping[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
     # The later events have the context of the call and not its parameters; an error's has not even its name.
     context[_QUEUE] = (model.name, params.get("QueueUrl"))
@@ -50,15 +58,10 @@ def _on_begin(params: Mapping[str, Any], model: Any, context: dict[str, Any], **
 
 def _on_answer(http_response: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], **_: Any) -> None:
     failed = http_response.status_code >= 300
-    _ended(context, str(parsed.get("Error", {}).get("Code") or http_response.status_code) if failed else OK)
+    action, queue_url = context[_QUEUE]
+    ended(action, queue_url, str(parsed.get("Error", {}).get("Code") or http_response.status_code) if failed else OK)
 
 
 def _on_error(exception: Exception, context: Mapping[str, Any], **_: Any) -> None:
-    _ended(context, error_code(exception))
-
-
-def _ended(context: Mapping[str, Any], result: str) -> None:
     action, queue_url = context[_QUEUE]
-    metrics.requests.labels(action, result).inc()
-    if queue_url is not None:
-        _last[queue_url] = LastCall(action, result, time.time())
+    ended(action, queue_url, error_code(exception))

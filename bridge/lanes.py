@@ -44,7 +44,7 @@ class Batches(Generic[Job]):
         self._tie = itertools.count()
 
     def add(self, key: str, job: Job, now: float, delay_seconds: float = 0.0) -> bool:
-        """Let a job wait: at once, or from ``delay_seconds`` on. Say whether that may have changed when a batch is due."""
+        """Let a job wait, for ``delay_seconds`` before anything else; say whether a batch may be due sooner by it."""
         if delay_seconds > 0:
             heapq.heappush(self._later, (now + delay_seconds, next(self._tie), key, job))
             return True

@@ -7,6 +7,7 @@ client or thread of ours exists.
 from __future__ import annotations
 
 import time
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -14,7 +15,7 @@ from celery import signals
 from celery.worker import state as worker_state
 
 from bridge import metrics, run_claims, run_report
-from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, sqs_client
+from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, new_session, sqs_client
 from bridge.deletion_cost import DeletionCost, this_pod
 from bridge.drain import Drain
 from bridge.gate import Gate, Waker
@@ -32,6 +33,7 @@ from bridge.queues import Queue
 from bridge.receivers import MAX_IN_FLIGHT, Receivers
 from bridge.settle import Settler
 from bridge.settlement import BUG_DELAY_SECONDS
+from bridge.sqs_calls import SqsCalls
 from bridge.transport import Channel
 from bridge.verdicts import HandBack, RetryIn
 
@@ -82,9 +84,15 @@ class Bridge:
         settings = self.plan.settings
         shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
         read_seconds = beat_read_seconds(min(shortest, settings.visibility_timeout_seconds))
-        self._settle_client = sqs_client("settle", settings.region)
+        session = new_session(settings.region)
+        self._sdk_client = sqs_client("settle", settings.region, session=session)
+        calls = partial(SqsCalls, session, self._sdk_client)
         self.settler = Settler(
-            self._settle_client, self.leases, worker=settings.pod_name, on_slot_free=self.gate.slot_free
+            calls(read_seconds=RECEIVE_GRACE_SECONDS),
+            self.leases,
+            sender=self._sdk_client,
+            worker=settings.pod_name,
+            on_slot_free=self.gate.slot_free,
         )
         self._intake = Intake(
             self.leases,
@@ -97,13 +105,8 @@ class Bridge:
             wake=self.waker.wake,
         )
         self._receivers = Receivers(
-            sqs_client(
-                "receive",
-                settings.region,
-                read_seconds=settings.wait_time_seconds + RECEIVE_GRACE_SECONDS,
-                connections=MAX_IN_FLIGHT * len(self._queues),
-            ),
-            sqs_client("receive", settings.region, read_seconds=PROBE_READ_SECONDS, connections=len(self._queues)),
+            calls(read_seconds=settings.wait_time_seconds + RECEIVE_GRACE_SECONDS),
+            calls(read_seconds=PROBE_READ_SECONDS),
             self.leases,
             self._one_shot.counting(self._intake.take) if self._one_shot else self._intake.take,
             window=self._receive_window,
@@ -118,7 +121,7 @@ class Bridge:
         )
         self._liveness = Liveness(self._why_dead)
         self._heartbeat = Heartbeat(
-            sqs_client("settle", settings.region, read_seconds=read_seconds, connections=1),
+            calls(read_seconds=read_seconds),
             self.leases,
             self._on_unanswered,
             renew=settings.heartbeat,
@@ -177,7 +180,7 @@ class Bridge:
             self._receive(queue)
         else:
             look_up_when_reachable(
-                self._settle_client,
+                self._sdk_client,
                 queue,
                 self.plan.settings.sqs_dlq_url,
                 closed=lambda: self.leases.closed,

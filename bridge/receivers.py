@@ -184,7 +184,7 @@ class Receivers:
         return 0
 
     def _wake(self) -> None:
-        """Wake one receiver of each queue that has room for a receive; under the table's lock, at every change of it."""
+        """Wake one receiver of each queue that has room for a receive; at every change, under the table's lock."""
         for polls in self._polls.values():
             if polls.woken:
                 continue  # it has not looked yet, and will pass on what it leaves

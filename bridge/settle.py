@@ -33,9 +33,15 @@ BODY_REASONS = frozenset({"malformed", "forbidden-bucket", "unrouted", "mixed", 
 class Settler:
     """Carries out verdicts. ``settle`` may be called from any thread and never blocks on SQS."""
 
-    def __init__(self, client: Any, table: LeaseTable, *, worker: str, on_slot_free: Callable[[], None]) -> None:
-        """``worker`` is the name in dead letters; ``on_slot_free`` is called when a running task's place is free."""
+    def __init__(
+        self, client: Any, table: LeaseTable, *, worker: str, on_slot_free: Callable[[], None], sender: Any = None
+    ) -> None:
+        """``worker`` is the name in dead letters; ``on_slot_free`` is called when a running task's place is free.
+
+        ``sender`` is the client that sends dead letters; else ``client`` does.
+        """
         self._client = client
+        self._sender = sender or client
         self._table = table
         self._worker = worker
         self._on_slot_free = on_slot_free
@@ -143,7 +149,7 @@ class Settler:
                 lease.raw, why, queue_url=lease.queue.dlq_url, max_bytes=lease.queue.dlq_max_bytes
             )
             try:
-                self._client.send_message(**arguments)
+                self._sender.send_message(**arguments)
             except Exception as error:  # noqa: BLE001 - not confirmed: the message stays ours and is tried again
                 log.warning(
                     "dead_letter_failed", **_fields(settlement) | {"error_type": error_code(error), "error": str(error)}

@@ -76,6 +76,7 @@ ROOMS = {
     "bridge.event_buffer": "io",
     "bridge.bus_link": "io",
     "bridge.calls": "io",
+    "bridge.sqs_calls": "io",
     "bridge.queues": "io",
     "bridge.receivers": "io",
     "bridge.s3_object": "io",

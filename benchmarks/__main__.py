@@ -1,0 +1,253 @@
+"""``python -m benchmarks``: run everything, write RESULTS.md, results.json and chart.svg. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, servers
+from benchmarks.chart import svg
+from benchmarks.contestants import Contestant
+from benchmarks.figures_of_runs import Result, Results
+from benchmarks.measure import run
+from benchmarks.peers.place import Place
+from benchmarks.plan import ELASTICMQ, MEMORY, Run, message_count, runs
+from benchmarks.queue_client import RedisQueue, SqsQueue
+from benchmarks.report import markdown
+
+ACCOUNT = "000000000000"
+DELAYS_MS = (0, 10, 30)
+SAMPLE_SECONDS = 0.02
+#: Tasks of some length are done in bursts (a thread's ten at once), which weigh less in a longer window.
+LONG_TASKS = ("sleep", "cpu")
+LONGER = 1.6
+ELASTICMQ_SAMPLE_SECONDS = 0.1
+#: Written by ``python -m benchmarks.figures``; what it says is taken into RESULTS.md as it is.
+OTHER_FIGURES = servers.BENCHMARKS / "figures.md"
+
+
+@dataclass(frozen=True)
+class Running:
+    """The servers of one round."""
+
+    sqs_url: str
+    sqs: servers.Proxy
+    s3: servers.Proxy
+    redis_url: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; return the exit code: 0, or 1 when a contestant had a problem, 2 for wrong arguments, 130 after Ctrl-C."""
+    asked = _parser().parse_args(arguments)
+    delays = _delays(asked.delays)
+    rounds = asked.rounds or (1 if asked.quick else 3)
+    seconds = asked.seconds or (1.5 if asked.quick else 5.0)
+    planned = list(runs(delays, rounds, asked.only))
+    if not planned:
+        print(f"nothing to run: no contestant or series is called like {', '.join(asked.only)}", file=sys.stderr)
+        return 2
+    if asked.list:
+        for one in planned:
+            print(f"{one.round + 1} {one.series.name:24} {one.contestant.name}")
+        return 0
+    whole = not asked.only and not asked.quick and not asked.delays
+    folder = Path(asked.output) if asked.output else servers.BENCHMARKS if whole else servers.CACHE / "partial"
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    settings = {
+        "arguments": " ".join(words),
+        "rounds": rounds,
+        "seconds": seconds,
+        "delays_ms": delays,
+        "long_seconds": seconds * LONGER,
+        "sample_ms": round(SAMPLE_SECONDS * 1000),
+    }
+    try:
+        saved = _all(planned, settings)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing was written", file=sys.stderr)
+        return 130
+    write(folder, saved)
+    print(f"written: {folder}/RESULTS.md, results.json, chart.svg")
+    return 1 if any(one["problem"] for one in saved["runs"]) else 0
+
+
+def write(folder: Path, saved: dict[str, Any]) -> None:
+    """Write the three files into ``folder``, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    more = OTHER_FIGURES.read_text() if OTHER_FIGURES.exists() else ""
+    (folder / "results.json").write_text(json.dumps(saved, indent=1) + "\n")
+    (folder / "RESULTS.md").write_text(markdown(saved, more))
+    (folder / "chart.svg").write_text(svg(Results([Result.read(one) for one in saved["runs"]])))
+
+
+def _all(planned: Sequence[Run], settings: dict[str, Any]) -> dict[str, Any]:
+    contestants = {one.contestant.name: one.contestant for one in planned}
+    absent = _prepare(contestants.values())
+    load = machine.load()
+    began = time.monotonic()
+    started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    results: list[Result] = []
+    with ExitStack() as stack:
+        current: tuple[int, str] | None = None
+        place: Running | str = ""
+        for number, one in enumerate(planned):
+            if current != (one.round, one.series.server):
+                # Servers of one round do not see the leftovers of another.
+                stack.close()
+                current = (one.round, one.series.server)
+                place = _try_start(stack, one.series.server)
+            problem = absent.get(one.contestant.name) or (place if isinstance(place, str) else "")
+            if problem or isinstance(place, str):
+                result = _result(one, 0, problem=problem)
+            else:
+                seconds = settings["seconds"] * (LONGER if one.series.workload in LONG_TASKS else 1)
+                result = _run(one, place, results, seconds)
+            results.append(result)
+            rate = result.problem or f"{result.rate:,.1f}/s"
+            print(
+                f"{number + 1}/{len(planned)} round {one.round + 1} {one.series.name} {one.contestant.name}: {rate}",
+                flush=True,
+            )
+    return {
+        "started": started,
+        "minutes": (time.monotonic() - began) / 60,
+        "load": load,
+        "settings": settings,
+        "revision": machine.revision(),
+        "machine": machine.machine(),
+        "servers": machine.servers(),
+        "versions": {name: one.versions() for name, one in contestants.items() if name not in absent},
+        "runs": [asdict(result) for result in results],
+    }
+
+
+def _prepare(contestants: Iterable[Contestant]) -> dict[str, str]:
+    """Install everybody before anybody runs; return why those cannot run who cannot."""
+    absent = {}
+    for contestant in contestants:
+        try:
+            contestant.prepare()
+        except (RuntimeError, OSError) as error:
+            absent[contestant.name] = f"could not be installed: {error}"
+            print(f"{contestant.name} {absent[contestant.name]}", file=sys.stderr)
+    return absent
+
+
+def _try_start(stack: ExitStack, server: str) -> Running | str:
+    """Return the servers, or what they lack."""
+    try:
+        return stack.enter_context(_servers(server))
+    except RuntimeError as error:
+        return str(error)
+
+
+@contextmanager
+def _servers(server: str) -> Iterator[Running]:
+    with ExitStack() as stack:
+        sqs_url = stack.enter_context(servers.elasticmq() if server == ELASTICMQ else servers.memory_sqs())
+        sqs = stack.enter_context(servers.delay_proxy(sqs_url))
+        s3 = stack.enter_context(servers.delay_proxy(stack.enter_context(servers.memory_s3())))
+        try:
+            redis_url = stack.enter_context(servers.redis())
+        except RuntimeError:
+            redis_url = ""
+        yield Running(sqs_url, sqs, s3, redis_url)
+
+
+def _run(one: Run, running: Running, before: Sequence[Result], seconds: float) -> Result:
+    contestant, series = one.contestant, one.series
+    name = f"{contestant.name}-{series.workload}-{series.delay_ms}-{one.round}"
+    own = series.server == MEMORY
+    guess = contestant.rate(series.workload, series.delay_ms) or 1.0
+    measured = [r.rate for r in before if _same(r, one) and r.rate is not None]
+    count = message_count(guess, measured[-1] if measured else None, seconds)
+    try:
+        if contestant.broker == "redis" and not running.redis_url:
+            return _result(one, count, problem="needs `redis-server` or `valkey-server` on the PATH")
+        with (
+            RedisQueue(running.redis_url, name)
+            if contestant.broker == "redis"
+            else SqsQueue(running.sqs_url, name, counts_deletes=own) as queue
+        ):
+            queue.fill(contestant.message(name, series.workload, number) for number in range(count))
+            for proxy in (running.sqs, running.s3):
+                proxy.set_delay(series.delay_ms)
+            running.sqs.reset()
+            place = Place(running.sqs.url, name, ACCOUNT, running.s3.url, running.redis_url)
+            pause = SAMPLE_SECONDS if own else ELASTICMQ_SAMPLE_SECONDS
+            command = contestant.start(place, series.workload)
+            counts = dict if contestant.broker == "redis" else running.sqs.counts
+            timing, output = run(queue, command, count, longest_seconds=seconds, pause_seconds=pause, calls=counts)
+            problem = timing.problem
+            if isinstance(queue, SqsQueue) and (dead := queue.dead_letters()):
+                problem = f"{dead} messages were dead-lettered"
+    except (RuntimeError, OSError) as error:
+        return _result(one, count, problem=f"{type(error).__name__}: {error}")
+    if problem:
+        log = servers.CACHE / f"failed-{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(output)
+    return _result(
+        one,
+        count,
+        done=timing.done,
+        seconds=round(timing.seconds, 3),
+        # What a consumer does before it fails is no figure to show.
+        rate=None if problem else timing.rate,
+        first_task_seconds=timing.first_task_seconds,
+        cpu_ms_per_message=timing.cpu_ms_per_message,
+        calls_per_message={name: round(number, 4) for name, number in timing.calls_per_message.items()},
+        problem=problem,
+    )
+
+
+def _result(one: Run, messages: int, **more: Any) -> Result:
+    series = one.series
+    return Result(one.contestant.name, series.server, series.workload, series.delay_ms, one.round, messages, **more)
+
+
+def _same(result: Result, one: Run) -> bool:
+    wanted = (one.contestant.name, one.series.server, one.series.workload, one.series.delay_ms)
+    return (result.contestant, result.server, result.workload, result.delay_ms) == wanted
+
+
+def _delays(text: str | None) -> list[int]:
+    if text is None:
+        return list(DELAYS_MS)
+    try:
+        delays = sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        delays = [-1]
+    if not all(delay in DELAYS_MS for delay in delays):
+        print(f"--delays {text}: wanted some of {', '.join(map(str, DELAYS_MS))}, separated by commas", file=sys.stderr)
+        raise SystemExit(2)
+    return delays
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make bench ARGS=…",
+        description="Run the worker beside its peers; write RESULTS.md, results.json, chart.svg.",
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of 1.5 s each: does everything work?")
+    parser.add_argument("--rounds", type=int, help="how often each contestant runs (3; 1 with --quick)")
+    parser.add_argument("--seconds", type=float, help="how long each is watched (5; 1.5 with --quick)")
+    parser.add_argument("--delays", help="which delays no-op tasks are run with: 0,10,30")
+    parser.add_argument(
+        "--only", action="append", default=[], help="part of a contestant's or series' name; repeatable"
+    )
+    parser.add_argument("--output", help="folder for the three files (benchmarks/, or .cache/bench/partial for a part)")
+    parser.add_argument("--list", action="store_true", help="say what would be run, in its order")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
