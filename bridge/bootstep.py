@@ -12,6 +12,7 @@ from celery.worker import state as worker_state
 
 from bridge.lifecycle import Bridge
 from bridge.plan import present_plan
+from bridge.spent_timers import SpentTimers
 
 
 class BridgeStep(bootsteps.StartStopStep):
@@ -23,6 +24,7 @@ class BridgeStep(bootsteps.StartStopStep):
         """Stand in for ``on_task_request`` before any strategy keeps a reference to it."""
         super().__init__(consumer, **options)
         self.bridge = Bridge(present_plan(), consumer)
+        self._spent_timers = SpentTimers()
         consumer.on_task_request = self.bridge.gate.submit
 
     def start(self, consumer: Any) -> None:
@@ -31,8 +33,9 @@ class BridgeStep(bootsteps.StartStopStep):
         self.bridge.attach(consumer.task_consumer.channel)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
-        """Let our threads wake the main loop."""
+        """Let our threads wake the main loop, and keep the loop's timer small."""
         self.bridge.register(hub)
+        self._spent_timers.register(hub)
 
     def stop(self, consumer: Any) -> None:
         """Begin the drain, unless the consumer only restarts: then its requests are void, and ours go on."""

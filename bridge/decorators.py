@@ -83,6 +83,8 @@ def file_task(
     names = tuple(e.removeprefix("s3:") for e in ([events] if isinstance(events, str) else events))
 
     def as_declared(obj: S3Object) -> S3Object:
+        if not allow_changed and max_bytes == obj.max_bytes:
+            return obj
         return replace(obj, allow_changed=allow_changed or obj.allow_changed, max_bytes=max_bytes)
 
     def objects(argument: Any) -> list[S3Object]:
@@ -220,8 +222,8 @@ def _first_parameter(function: Callable[..., Any], bound: bool) -> str:
 
 def _run_id() -> str:
     """Return the id of the run at hand; a plain call is a run too, without one of Celery's."""
-    task_id = current_task.request.id if current_task else None
-    return str(task_id or uuid4())
+    task = current_task._get_current_object()  # once: each question to the proxy looks it up anew
+    return str((task.request.id if task else None) or uuid4())
 
 
 def _run_all(objects: list[S3Object], call: Callable[[S3Object], Any], missing_ok: bool) -> list[Any]:

@@ -60,7 +60,10 @@ class CeleryMessage:
 
 
 def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dict[str, Any]:
-    """Return the Kombu payload that runs ``target`` for this message; the task id is the SQS MessageId."""
+    """Return the Kombu payload that runs ``target`` for this message; the task id is the SQS MessageId.
+
+    Its body is not text but what the text would be read to: written here, it would only be parsed again.
+    """
     argument: Any
     if target.objects is None:
         argument = Message.from_sqs(
@@ -85,7 +88,7 @@ def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dic
         "kwargsrepr": "{}",
         "bridge": _bridge_header("event", delivery),
     }
-    body = json.dumps([[argument], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    body = [[argument], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
     return _payload(body, headers, {"correlation_id": message_id}, delivery)
 
 
@@ -150,7 +153,7 @@ def _bridge_header(kind: str, delivery: Delivery) -> dict[str, Any]:
     return header if delivery.trace is None else header | {"trace": delivery.trace}
 
 
-def _payload(body: str, headers: dict[str, Any], properties: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:
+def _payload(body: Any, headers: dict[str, Any], properties: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:
     return {
         "body": body,
         "content-type": "application/json",

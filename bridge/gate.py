@@ -22,7 +22,7 @@ log = get_logger(__name__)
 
 
 class Gate:
-    """Takes Celery requests in order and hands them to the pool. ``submit`` and ``pump`` belong to the main loop."""
+    """Takes Celery requests in order and hands them to the pool."""
 
     def __init__(
         self,
@@ -35,9 +35,11 @@ class Gate:
         on_refused: Callable[[Lease], None],
         on_dropped: Callable[[Any], object],
         one_at_a_time: bool,
+        may_pump: Callable[[], bool] = lambda: False,
     ) -> None:
         """``wake`` makes the main loop call ``pump``, from any thread; ``on_refused`` gets what the pool fails to take,
-        ``on_dropped`` the Celery requests that will not run.
+        ``on_dropped`` the Celery requests that will not run. ``may_pump`` says whether the thread that asks may hand a
+        request to the pool itself: then a free place is filled at once, without a turn of the main loop.
 
         ``one_at_a_time`` is for the solo pool, where handing a request over runs it: the main loop must breathe
         between two tasks, or no signal would be seen.
@@ -50,6 +52,8 @@ class Gate:
         self._on_refused = on_refused
         self._on_dropped = on_dropped
         self._one_at_a_time = one_at_a_time
+        self._may_pump = may_pump
+        self._lock = threading.RLock()  # two that see one free place must not both fill it
         self._line: deque[tuple[Lease, Any]] = deque()
 
     def submit(self, request: Any) -> None:
@@ -62,11 +66,19 @@ class Gate:
 
     def slot_free(self) -> None:
         """A task has ended; called from any thread."""
-        if self._line:
+        if not self._line:
+            return
+        if self._may_pump():
+            self.pump()
+        else:
             self._wake()
 
     def pump(self) -> None:
         """Start what may start."""
+        with self._lock:
+            self._pump()
+
+    def _pump(self) -> None:
         while self._line and self._table.count(State.RUNNING) < self._processes():
             lease, request = self._line.popleft()
             if not self._table.start(lease, time.monotonic()):

@@ -19,17 +19,23 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 
+class _Logger(structlog.stdlib.BoundLogger):
+    """Asks for the level first: to make a line's fields up and then refuse it costs ten times as much."""
+
+    def debug(self, event: str | None = None, *args: Any, **fields: Any) -> Any:
+        """Write a line about each step."""
+        return super().debug(event, *args, **fields) if self._logger.isEnabledFor(logging.DEBUG) else None
+
+    def info(self, event: str | None = None, *args: Any, **fields: Any) -> Any:
+        """Write a line about a task's life."""
+        return super().info(event, *args, **fields) if self._logger.isEnabledFor(logging.INFO) else None
+
+
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return a logger whose methods take an event name and fields; fields become ``extra`` of a standard record."""
-    return cast(
-        "FilteringBoundLogger",
-        structlog.wrap_logger(
-            logging.getLogger(name),
-            wrapper_class=structlog.stdlib.BoundLogger,
-            processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
-            cache_logger_on_first_use=True,
-        ),
-    )
+    processors = [structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs]
+    # Bound at once: structlog's lazy proxy would be asked again at every call.
+    return cast("FilteringBoundLogger", _Logger(logging.getLogger(name), processors, {}))
 
 
 def default_format() -> Literal["text", "json"]:

@@ -169,7 +169,6 @@ class Receivers:
 
     def _await_room(self, polls: _QueuePolls, extra: bool) -> int:
         """Wait until a receive may start; return its size, already counted as asked, or 0 when stopped."""
-        waits, kind = (polls.extra, "extra") if extra else (polls.first, "first")
         with self._table.lock:
             while not self._stopped.is_set():
                 size = self._size(polls, extra)
@@ -177,22 +176,21 @@ class Receivers:
                     polls.asked += size
                     self._wake()  # the room may be enough for another one
                     return size
-                polls.waiting[kind] += 1
-                waits.wait(_NET_SECONDS)
-                polls.waiting[kind] -= 1
-                polls.woken = False
+                polls.wait(extra)
         return 0
 
     def _wake(self) -> None:
         """Wake one receiver of each queue that has room for a receive; at every change, under the table's lock."""
         for polls in self._polls.values():
-            if polls.woken:
-                continue  # it has not looked yet, and will pass on what it leaves
-            for kind, waits in (("first", polls.first), ("extra", polls.extra)):
-                if polls.waiting[kind] and self._size(polls, kind == "extra"):
-                    polls.woken = True
-                    waits.notify()
-                    break
+            # One that was woken has not looked yet, and will pass on what it leaves.
+            if polls.woken or not (polls.first_waits or polls.extra_wait):
+                continue
+            if polls.first_waits and self._size(polls, extra=False):
+                polls.woken = True
+                polls.first.notify()
+            elif polls.extra_wait and not polls.idle and self._size(polls, extra=True):
+                polls.woken = True
+                polls.extra.notify()
 
     def _size(self, polls: _QueuePolls, extra: bool) -> int:
         if extra and polls.idle:
@@ -258,7 +256,8 @@ class _QueuePolls:
         self.queue = queue
         #: The queue's one long poll waits on the first, the others on the second; how many wait there now.
         self.first, self.extra = threading.Condition(lock), threading.Condition(lock)
-        self.waiting = {"first": 0, "extra": 0}
+        self.first_waits = False
+        self.extra_wait = 0
         #: One was woken and has not looked yet.
         self.woken = False
         self.idle = True
@@ -267,3 +266,15 @@ class _QueuePolls:
         self.threads = 0
         #: Receives that failed since the last one that did not.
         self.failures = 0
+
+    def wait(self, extra: bool) -> None:
+        """Wait until woken, or for the net."""
+        if extra:
+            self.extra_wait += 1
+            self.extra.wait(_NET_SECONDS)
+            self.extra_wait -= 1
+        else:
+            self.first_waits = True
+            self.first.wait(_NET_SECONDS)
+            self.first_waits = False
+        self.woken = False

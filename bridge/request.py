@@ -49,6 +49,8 @@ class Request(CeleryRequest):
     def __init__(self, message: Any, **options: Any) -> None:
         """Find the lease by Kombu's delivery tag; raises InvalidTaskError when it is gone."""
         super().__init__(message, **options)
+        if isinstance(self._body, list):
+            self._content_type = self._content_encoding = None  # Celery's own sign that nothing is to be decoded
         self.acknowledged = False
         lease = message.channel.bridge.leases.get(message.delivery_tag)
         if lease is None:

@@ -20,6 +20,8 @@ from bridge.errors import MalformedEvent
 _MAX_KEY_BYTES = 1024
 _MAX_SIZE_BYTES = 2**63 - 1
 _SHOWN_CHARACTERS = 40
+_BOM = "\ufeff"
+_WITH_BOM = "not JSON: Unexpected UTF-8 BOM (decode using utf-8-sig) at line 1, column 1"
 
 _CREATED_BY = {
     "PutObject": "Put",
@@ -62,8 +64,18 @@ class ObjectRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not None, ready for JSON; ``ObjectRecord(**record.to_dict())`` equals the record."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: getattr(self, name) for name in field_names(type(self))}
         return {name: value for name, value in values.items() if value is not None}
+
+
+_field_names: dict[type, tuple[str, ...]] = {}
+
+
+def field_names(kind: type[ObjectRecord]) -> tuple[str, ...]:
+    """Return the names of a dataclass's fields; ``dataclasses.fields`` costs as much as all the rest of a record."""
+    if kind not in _field_names:
+        _field_names[kind] = tuple(field.name for field in fields(kind))
+    return _field_names[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +192,15 @@ def _event_name(detail_type: str, detail: _Part) -> str:
     return _OTHER_DETAIL_TYPES[detail_type]
 
 
-@dataclass(frozen=True, slots=True)
 class _Part:
     """A JSON object inside an event, with the words that say where it is."""
 
-    values: dict[str, Any]
-    where: str
-    path: str = ""
+    __slots__ = ("path", "values", "where")
+
+    def __init__(self, values: dict[str, Any], where: str, path: str = "") -> None:
+        self.values = values
+        self.where = where
+        self.path = path
 
     def part(self, name: str) -> _Part:
         value = self.values.get(name)
@@ -223,6 +237,8 @@ class _Part:
         return value
 
     def storable(self, name: str, text: str, limit_bytes: int | None = None) -> str:
+        if text.isascii() and "\0" not in text and (limit_bytes is None or len(text) <= limit_bytes):
+            return text  # nearly every text; the rest is for those with which something may be wrong
         try:
             size_bytes = len(text.encode())
         except UnicodeEncodeError:
@@ -245,7 +261,7 @@ def _is_sns(event: dict[str, Any]) -> bool:
 
 def _load(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, parse_constant=lambda name: _fail(f"not JSON: {name} is no JSON number"))
+        value = _decode(text) if not text.startswith(_BOM) else _fail(_WITH_BOM)
     except MalformedEvent:
         raise
     except json.JSONDecodeError as error:
@@ -255,6 +271,13 @@ def _load(text: str) -> dict[str, Any]:
     except RecursionError:
         _fail("not JSON that we read: it is nested too deeply")
     return value if isinstance(value, dict) else _fail("JSON, but not an object")
+
+
+def _no_number(name: str) -> NoReturn:
+    _fail(f"not JSON: {name} is no JSON number")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_number).decode
 
 
 def _unquoted(etag: str | None) -> str | None:

@@ -15,14 +15,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, TypedDict
 
 from bridge.errors import NotEnoughDisk, ObjectTooLarge
 from bridge.progress import Progress
-from bridge.s3_event import ObjectRecord
+from bridge.s3_event import ObjectRecord, field_names
 from bridge.scratch import directory
 
 
@@ -64,7 +64,7 @@ class S3Object(ObjectRecord):
         for name in ("bucket", "key"):
             if not isinstance(record.get(name), str) or not record[name]:
                 raise ValueError(f"an S3 object needs a {name}, not {record.get(name)!r}")
-        return cls(**{field.name: record[field.name] for field in fields(cls) if field.name in record})
+        return cls(**{name: record[name] for name in field_names(cls) if name in record})
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not None, as JSON values; ``allow_changed`` only when it is on."""

@@ -2,7 +2,8 @@
 
     <temp>/bridge-scratch/<worker>/run-<task id>
 
-``directory()`` makes it in the process that runs the task, which also removes it at the end. A child that was killed
+``directory()`` makes it in the process that runs the task, which also removes it at the end. A run that asks for none
+costs nothing: not even a look whether there is one. A child that was killed
 cannot: then the parent does (a lost child, a hard time limit, a drain stop). A worker that was killed cannot either:
 then the next worker to start on this machine does, for every worker that no longer lives.
 """
@@ -14,8 +15,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -27,19 +26,27 @@ log = get_logger(__name__)
 _OWNER = "_BUCKET_BRIGADE_SCRATCH_OWNER"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
-_run: ContextVar[str | None] = ContextVar("bridge_scratch_run", default=None)
 
-
-@contextmanager
-def run(task_id: str) -> Iterator[None]:
+class run:  # noqa: N801 - used as a function: with scratch.run(task_id)
     """Around one run of a task: what ``directory`` makes in it is removed at its end."""
-    remove(task_id)
-    token = _run.set(task_id)
-    try:
-        yield
-    finally:
-        _run.reset(token)
-        remove(task_id)
+
+    __slots__ = ("_token", "made", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        """Nothing is made yet."""
+        self.task_id = task_id
+        self.made = False
+
+    def __enter__(self) -> None:
+        self._token = _run.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _run.reset(self._token)
+        if self.made:
+            remove(self.task_id)
+
+
+_run: ContextVar[run | None] = ContextVar("bridge_scratch_run", default=None)
 
 
 def directory() -> Path:
@@ -47,10 +54,13 @@ def directory() -> Path:
 
     Raises RuntimeError outside a ``file_task`` or ``message_task``, and OSError when it cannot be made.
     """
-    task_id = _run.get()
-    if task_id is None:
+    here = _run.get()
+    if here is None:
         raise RuntimeError("a scratch directory belongs to a running file_task or message_task")
-    path = _path(task_id)
+    path = _path(here.task_id)
+    if not here.made:
+        remove(here.task_id)  # of a run of the same message that was killed
+        here.made = True  # before it is: a soft time limit may come at any line
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
 

@@ -166,7 +166,7 @@ def run_event(
     retries = request_retries(receives, task.max_retries)
     delivery = Delivery("test-queue", "test-queue", raw["ReceiptHandle"], receives, retries, datetime.now(UTC))
     payload = for_event(raw, target, delivery)
-    args, kwargs, _ = json.loads(payload["body"])
+    args, kwargs, _ = payload["body"]
     request = {**payload["headers"], "delivery_info": payload["properties"]["delivery_info"], "is_eager": False}
     with use_source(_objects):
         trace = build_tracer(task.name, task, app=app)

@@ -56,10 +56,19 @@ class QoS(virtual.QoS):
         self._on_collect.cancel()
 
 
+class Message(SQS.Channel.Message):
+    """One of ours has its body decoded already (``envelope.for_event``); Celery's own are text, as ever."""
+
+    def decode(self) -> Any:
+        """Return ``[args, kwargs, embed]``."""
+        return self.body if isinstance(self.body, list) else super().decode()
+
+
 class Channel(SQS.Channel):
     """SQS's channel without its receives, its blocking deletes and its credentials from the URL."""
 
     QoS = QoS
+    Message = Message
     do_restore = False
     #: A readable body in the console and in dead letters; Kombu reads plain JSON as well as base64.
     body_encoding = None

@@ -96,6 +96,7 @@ ROOMS = {
     "bridge.event_bus": "wiring",
     "bridge.main_loop": "wiring",
     "bridge.remote_control": "wiring",
+    "bridge.spent_timers": "wiring",
     "bridge.task_defaults": "wiring",
     "bridge.celery": "wiring",
     "bridge.decorators": "wiring",

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 from billiard.einfo import ExceptionInfo
-from celery.app.trace import build_tracer
+from celery.app.trace import build_tracer, reset_worker_optimizations, setup_worker_optimizations
+from celery.app.trace import fast_trace_task as _fast_trace_task
 from celery.exceptions import Ignore, Reject, Retry
 
 from tests.contract import new_app
@@ -91,3 +92,19 @@ def test_a_base_exception_leaves_the_tracer(app):
 def test_the_tracer_is_built_from_name_task_and_app():
     """The parameters that bridge.testing names."""
     assert {"name", "task", "app"} <= set(inspect.signature(build_tracer).parameters)
+
+
+def test_without_a_content_type_the_body_is_not_decoded(app):
+    """What a pool runs takes the arguments as they are then: bridge.request has the body of an event decoded."""
+
+    def add(self, value):
+        return value + 1
+
+    task = app.task(shared=False, name="some.task", lazy=False, bind=True)(add)
+    task.__trace__ = build_tracer(task.name, task, app=app)
+    setup_worker_optimizations(app, "host")
+    try:
+        failed, result, _ = _fast_trace_task("some.task", "id-1", {**REQUEST, "id": "id-1"}, [[41], {}, {}], None, None)
+    finally:
+        reset_worker_optimizations(app)
+    assert (failed, result) == (0, "42")

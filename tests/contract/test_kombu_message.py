@@ -94,3 +94,13 @@ def test_safe_texts_survive_an_object_that_cannot_be_shown():
 
     assert "Odd" in safe_repr(Odd())
     assert isinstance(safe_str(None), str)
+
+
+def test_a_body_that_is_no_text_stays_what_it_is():
+    """Kombu leaves it alone and asks ``decode`` for the payload, once: so our messages come decoded."""
+    channel = memory_channel()
+    ours = {**payload("some.task"), "body": [[{"key": "ä"}], {}, {}]}
+    message = channel.Message(ours, channel=channel)
+    message.decode = lambda: message.body
+    assert message.body is ours["body"]
+    assert message.payload is ours["body"]

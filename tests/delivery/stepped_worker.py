@@ -115,9 +115,7 @@ class SteppedWorker:
         }
         self._in_call = dict.fromkeys(self.lanes, 0)
         for name, lane in self.lanes.items():
-            lane._condition = _NeverSleeps(
-                lambda lane=lane: setattr(lane, "_stopped", True), lane._condition._lock
-            )
+            lane._condition = _NeverSleeps(lambda lane=lane: setattr(lane, "_stopped", True), lane._condition._lock)
             lane._call = self._one_call(name, lane, lane._call)
         self._beating = False
         self._counted = _counters()

@@ -100,7 +100,7 @@ def deliver(event, *, message="m1", receives=1, owner=None):
         owner=owner or f"{message}/{receives}/worker/{next(_numbers)}",
     )
     payload = for_event(raw, target, delivery)
-    args, kwargs, _ = json.loads(payload["body"])
+    args, kwargs, _ = payload["body"]
     request = {**payload["headers"], "delivery_info": payload["properties"]["delivery_info"], "is_eager": False}
     traced = build_tracer(task.name, task, app=app)(message, args, kwargs, request)
     if not traced.info:

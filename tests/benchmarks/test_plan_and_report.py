@@ -1,0 +1,168 @@
+"""What is run in which order, and what the report makes of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.chart import svg
+from benchmarks.contestants import BOTO3_TUNED, CONTESTANTS, NODE_FOUR, OURS_PREFORK, OURS_THREADS, REDIS
+from benchmarks.figures_of_runs import Figure, Result, Results, targets
+from benchmarks.plan import FEWEST, MOST, message_count, runs
+from benchmarks.report import markdown, spread
+
+
+def result(contestant: str, number: int, rate: float | None, **more: object) -> Result:
+    """A run of a contestant in a round, no-op at 10 ms unless said otherwise."""
+    fields = {"server": "memory", "workload": "noop", "delay_ms": 10, "messages": 1000, "done": 900, **more}
+    return Result(contestant=contestant, round=number, rate=rate, **fields)
+
+
+def found(results: list[Result], start: str) -> tuple[Figure | None, bool | None]:
+    """The figure of the target whose name begins so, and whether it is reached."""
+    (target,) = [t for t in targets(Results(results)) if t.name.startswith(start)]
+    return target.figure, target.reached
+
+
+def test_a_figure_is_the_median_with_its_spread():
+    """Rounds without a figure do not count; with none left there is no figure."""
+    assert Figure.of([3.0, None, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0, 3)
+    assert Figure.of([None]) is None
+    assert spread(Figure.of([3.0, 1.0, 2.0])) == "2.00 (1.00–3.00)"
+    assert spread(Figure.of([1234.5]), 0) == "1,234"
+    assert spread(None) == "–"
+
+
+def test_a_ratio_is_taken_within_a_round():
+    """A machine that is slow for a whole round leaves its ratio alone; a round that lacks one side does not count."""
+    runs_ = [
+        result(OURS_THREADS, 0, 900.0),
+        result(BOTO3_TUNED, 0, 1000.0),
+        result(OURS_THREADS, 1, 90.0),
+        result(BOTO3_TUNED, 1, 100.0),
+        result(OURS_THREADS, 2, 70.0),
+        result(BOTO3_TUNED, 2, None, problem="it ended"),
+    ]
+    assert Results(runs_).ratio((OURS_THREADS, 10), (BOTO3_TUNED, 10)) == Figure(0.9, 0.9, 0.9, 2)
+
+
+def test_targets_say_whether_they_are_reached():
+    """Reached, not reached and not measured are three things."""
+    runs_ = [result(OURS_THREADS, 0, 750.0), result(OURS_PREFORK, 0, 700.0), result(BOTO3_TUNED, 0, 1000.0)]
+    assert found(runs_, "threads over boto3") == (Figure(0.75, 0.75, 0.75, 1), False)
+    assert found(runs_, "prefork over boto3") == (Figure(0.7, 0.7, 0.7, 1), True)
+    assert found(runs_, "threads over four node") == (None, None)
+
+
+def test_targets_across_delays_and_of_calls_and_of_the_ideal_rate():
+    """Redis is compared at 0 ms; calls must be few; 32 threads do at most 640 tasks of 50 ms a second."""
+    runs_ = [
+        result(OURS_THREADS, 0, 1600.0, calls_per_message={"ReceiveMessage": 0.1, "DeleteMessageBatch": 0.12}),
+        result(REDIS, 0, 1000.0, delay_ms=0),
+        result("ours-threads-32", 0, 640.0, workload="sleep"),
+    ]
+    assert found(runs_, "threads at 10 ms over Celery on Redis") == (Figure(1.6, 1.6, 1.6, 1), True)
+    assert found(runs_, "threads: SQS calls")[1] is False
+    assert found(runs_, "threads, 32 of them") == (Figure(1.0, 1.0, 1.0, 1), True)
+
+
+def saved_of(results: list[Result]) -> dict[str, Any]:
+    """What results.json holds."""
+    return {
+        "throughput": {
+            "started": "2026-11-22 00:00 UTC",
+            "minutes": 12.3,
+            "load": 0.1,
+            "settings": {
+                "arguments": "",
+                "rounds": 3,
+                "seconds": 5.0,
+                "long_seconds": 8.0,
+                "delays_ms": [0, 10, 30],
+                "sample_ms": 20,
+            },
+            "revision": "abc",
+            "machine": {"processor": "one", "cores": "2"},
+            "servers": {"redis-server": "7"},
+            "versions": {OURS_THREADS: {"celery": "5.7.0"}},
+            "runs": [asdict(r) for r in results],
+        }
+    }
+
+
+def test_the_report_is_made_of_the_saved_results_alone():
+    """What results.json holds is enough for RESULTS.md: every row with its pool, spread, calls and problems."""
+    runs_ = [
+        result(OURS_THREADS, 0, 500.0, calls_per_message={"ReceiveMessage": 0.1}),
+        result(OURS_THREADS, 1, 700.0, calls_per_message={"ReceiveMessage": 0.1}),
+        result(BOTO3_TUNED, 0, 1000.0),
+        result(NODE_FOUR, 0, None, problem="the consumer ended: boom"),
+    ]
+    text = markdown(json.loads(json.dumps(saved_of(runs_))))
+    row = next(line for line in text.splitlines() if line.startswith("| Bucket Brigade, threads | threads | 8 |"))
+    assert "600 (500–700)" in row
+    assert "0.100: ReceiveMessage 0.10" in row
+    assert "**not reached**" in text
+    assert "not measured" in text
+    assert "round 1: the consumer ended: boom" in text
+
+
+def test_the_other_figures_are_a_part_of_their_own():
+    """They have their own date, every value is shown with its spread, and their targets are judged as they say."""
+    spread_ = {"median": 20.0, "lowest": 18.0, "highest": 25.0, "rounds": [18.0, 20.0, 25.0]}
+    latency = {"figure": "latency", "pools": {"threads": {"p50_ms": spread_}}, "met": {"p50_ms": True, "p99_ms": False}}
+    part = {**saved_of([])["throughput"], "answers": {"latency": latency, "memory": {"problem": "OSError: none"}}}
+    text = markdown(json.loads(json.dumps({"figures": part})))
+    lines = text.splitlines()
+    assert "| visible → started, 10/s, 10 ms: p50, ms | ≤ 30 | threads 20 (18–25) | reached |" in lines
+    assert any(
+        line.startswith("| visible → started, 10/s, 10 ms: p99, ms") and "not measured" in line for line in lines
+    )
+    assert "| pools threads p50_ms | 20 (18–25) |" in lines
+    assert "Not measured: OSError: none" in lines
+
+
+def parsed(text: str) -> ElementTree.Element:
+    """The document."""
+    return ElementTree.fromstring(text)  # noqa: S314 - our own
+
+
+def test_the_chart_is_well_formed():
+    """The SVG can be parsed, and has a bar for each contestant with a rate."""
+    drawn = parsed(svg(Results([result(OURS_THREADS, 0, 500.0), result(BOTO3_TUNED, 0, 1000.0)])))
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"500", "1,000", "Bucket Brigade, threads"} <= set(texts)
+    assert parsed(svg(Results([]))) is not None
+
+
+def test_rounds_are_interleaved():
+    """Each round holds every run once, and begins with another contestant."""
+    order = list(runs([10], 2))
+    rounds = [[(r.series, r.contestant.name) for r in order if r.round == number] for number in (0, 1)]
+    assert sorted(rounds[0], key=str) == sorted(rounds[1], key=str)
+    assert [r.round for r in order] == sorted(r.round for r in order)
+    assert rounds[0][0] != rounds[1][0]
+
+
+def test_only_some_are_run():
+    """A part of a contestant's name, or of a series', chooses."""
+    assert {r.contestant.name for r in runs([10], 1, ["ours-threads"])} == {"ours-threads", "ours-threads-32"}
+    assert {r.series.workload for r in runs([0, 10], 1, ["cpu"])} == {"cpu"}
+    assert list(runs([10], 1, ["nobody"])) == []
+
+
+@pytest.mark.parametrize(("guess", "measured", "least"), [(100, None, 500), (100, 400, 2000), (1, None, FEWEST)])
+def test_a_queue_does_not_run_dry_within_the_window(guess: float, measured: float | None, least: int):
+    """There are more messages than the rate takes in the window, by what was measured once there is something."""
+    count = message_count(guess, measured, 5)
+    assert least <= count <= least * 2
+    assert message_count(1e9, None, 5) == MOST
+
+
+def test_contestants_have_names_of_their_own():
+    """A result is found by its contestant's name."""
+    assert len({contestant.name for contestant in CONTESTANTS}) == len(CONTESTANTS)
