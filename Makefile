@@ -1,7 +1,7 @@
 # Everything here needs only make and a Python of at least 3.11; the rest is installed into .venv from the hashed lock.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint lock lock-image clean
+.PHONY: help setup demo test test-fast lint bench lock lock-image clean
 
 BIN := .venv/bin
 SLOW := $(BIN)/python -m pytest -m "servers or slow"
@@ -64,6 +64,9 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(STAMP) ## The worker beside its peers, into benchmarks/RESULTS.md (17 minutes; ARGS=--figures: latency, memory, cost…)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Run with the oldest Python supported: what only that one needs would otherwise be missing from the lock.
 lock: ## Write requirements.lock anew (ARGS=--upgrade takes newer versions)

@@ -6,18 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, servers
+from benchmarks import machine, other_figures, servers
 from benchmarks.chart import svg
 from benchmarks.contestants import Contestant
 from benchmarks.figures_of_runs import Result, Results
 from benchmarks.measure import run
+from benchmarks.peers.installing import python_environment
 from benchmarks.peers.place import Place
 from benchmarks.plan import ELASTICMQ, MEMORY, Run, message_count, runs
 from benchmarks.queue_client import RedisQueue, SqsQueue
@@ -30,8 +31,6 @@ SAMPLE_SECONDS = 0.02
 LONG_TASKS = ("sleep", "cpu")
 LONGER = 1.6
 ELASTICMQ_SAMPLE_SECONDS = 0.1
-#: Written by ``python -m benchmarks.figures``; what it says is taken into RESULTS.md as it is.
-OTHER_FIGURES = servers.BENCHMARKS / "figures.md"
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     delays = _delays(asked.delays)
     rounds = asked.rounds or (1 if asked.quick else 3)
     seconds = asked.seconds or (1.5 if asked.quick else 5.0)
-    planned = list(runs(delays, rounds, asked.only))
-    if not planned:
+    planned = [] if asked.figures else list(runs(delays, rounds, asked.only))
+    if not planned and not asked.figures:
         print(f"nothing to run: no contestant or series is called like {', '.join(asked.only)}", file=sys.stderr)
         return 2
     if asked.list:
@@ -69,31 +68,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "long_seconds": seconds * LONGER,
         "sample_ms": round(SAMPLE_SECONDS * 1000),
     }
+    part = "figures" if asked.figures else "throughput"
     try:
-        saved = _all(planned, settings)
+        measured = _part(settings, lambda: _figures(asked) if asked.figures else _throughput(planned, seconds))
     except KeyboardInterrupt:
         print("\nstopped; nothing was written", file=sys.stderr)
         return 130
-    write(folder, saved)
+    write(folder, part, measured)
     print(f"written: {folder}/RESULTS.md, results.json, chart.svg")
-    return 1 if any(one["problem"] for one in saved["runs"]) else 0
+    problems = [one for one in (*measured.get("runs", ()), *measured.get("answers", {}).values()) if one.get("problem")]
+    return 1 if problems else 0
 
 
-def write(folder: Path, saved: dict[str, Any]) -> None:
-    """Write the three files into ``folder``, made if need be."""
+def write(folder: Path, part: str, measured: dict[str, Any]) -> None:
+    """Write the three files into ``folder``, made if need be. The other part stays what the last run found."""
     folder.mkdir(parents=True, exist_ok=True)
-    more = OTHER_FIGURES.read_text() if OTHER_FIGURES.exists() else ""
-    (folder / "results.json").write_text(json.dumps(saved, indent=1) + "\n")
-    (folder / "RESULTS.md").write_text(markdown(saved, more))
-    (folder / "chart.svg").write_text(svg(Results([Result.read(one) for one in saved["runs"]])))
+    file = folder / "results.json"
+    saved = json.loads(file.read_text()) if file.exists() else {}
+    saved[part] = measured
+    file.write_text(json.dumps(saved, indent=1) + "\n")
+    (folder / "RESULTS.md").write_text(markdown(saved))
+    found = saved.get("throughput", {}).get("runs", ())
+    (folder / "chart.svg").write_text(svg(Results([Result.read(one) for one in found])))
 
 
-def _all(planned: Sequence[Run], settings: dict[str, Any]) -> dict[str, Any]:
+def _part(settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Measure, and put beside it where and when."""
+    load, began = machine.load(), time.monotonic()
+    started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    measured = measure()
+    return {
+        "started": started,
+        "minutes": (time.monotonic() - began) / 60,
+        "load": load,
+        "settings": settings,
+        "revision": machine.revision(),
+        "machine": machine.machine(),
+        **measured,
+    }
+
+
+def _figures(asked: argparse.Namespace) -> dict[str, Any]:
+    return {"answers": other_figures.run_all(asked.quick, asked.only)}
+
+
+def _throughput(planned: Sequence[Run], seconds: float) -> dict[str, Any]:
     contestants = {one.contestant.name: one.contestant for one in planned}
     absent = _prepare(contestants.values())
-    load = machine.load()
-    began = time.monotonic()
-    started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     results: list[Result] = []
     with ExitStack() as stack:
         current: tuple[int, str] | None = None
@@ -108,8 +129,8 @@ def _all(planned: Sequence[Run], settings: dict[str, Any]) -> dict[str, Any]:
             if problem or isinstance(place, str):
                 result = _result(one, 0, problem=problem)
             else:
-                seconds = settings["seconds"] * (LONGER if one.series.workload in LONG_TASKS else 1)
-                result = _run(one, place, results, seconds)
+                longer = LONGER if one.series.workload in LONG_TASKS else 1
+                result = _run(one, place, results, seconds * longer)
             results.append(result)
             rate = result.problem or f"{result.rate:,.1f}/s"
             print(
@@ -117,12 +138,6 @@ def _all(planned: Sequence[Run], settings: dict[str, Any]) -> dict[str, Any]:
                 flush=True,
             )
     return {
-        "started": started,
-        "minutes": (time.monotonic() - began) / 60,
-        "load": load,
-        "settings": settings,
-        "revision": machine.revision(),
-        "machine": machine.machine(),
         "servers": machine.servers(),
         "versions": {name: one.versions() for name, one in contestants.items() if name not in absent},
         "runs": [asdict(result) for result in results],
@@ -153,8 +168,10 @@ def _try_start(stack: ExitStack, server: str) -> Running | str:
 def _servers(server: str) -> Iterator[Running]:
     with ExitStack() as stack:
         sqs_url = stack.enter_context(servers.elasticmq() if server == ELASTICMQ else servers.memory_sqs())
-        sqs = stack.enter_context(servers.delay_proxy(sqs_url))
-        s3 = stack.enter_context(servers.delay_proxy(stack.enter_context(servers.memory_s3())))
+        # With uvloop a call costs the proxy half as much of the CPU that it shares with what is measured.
+        python = str(python_environment("harness"))
+        sqs = stack.enter_context(servers.delay_proxy(sqs_url, python=python))
+        s3 = stack.enter_context(servers.delay_proxy(stack.enter_context(servers.memory_s3(python)), python=python))
         try:
             redis_url = stack.enter_context(servers.redis())
         except RuntimeError:
@@ -242,9 +259,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="how long each is watched (5; 1.5 with --quick)")
     parser.add_argument("--delays", help="which delays no-op tasks are run with: 0,10,30")
     parser.add_argument(
-        "--only", action="append", default=[], help="part of a contestant's or series' name; repeatable"
+        "--only", action="append", default=[], help="part of the name of a contestant, series or figure; repeatable"
     )
     parser.add_argument("--output", help="folder for the three files (benchmarks/, or .cache/bench/partial for a part)")
+    parser.add_argument("--figures", action="store_true", help="not the throughput, but the other figures")
     parser.add_argument("--list", action="store_true", help="say what would be run, in its order")
     return parser
 

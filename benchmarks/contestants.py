@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -225,7 +226,7 @@ CONTESTANTS = (
         STOCK,
         "Celery on SQS, defaults",
         "prefork",
-        "2",
+        str(os.cpu_count()),
         "×4",
         stock_celery.on_sqs(None, stock_celery.DEFAULTS),
         stock_celery.versions_on_sqs,

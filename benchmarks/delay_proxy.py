@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0, help="delay of every request, in milliseconds")
     arguments = parser.parse_args()
     try:
-        import uvloop  # type: ignore[import-not-found]  # not in the project: the bench puts it into its own place
+        import uvloop  # not in the project: the bench puts it into a place of its own
     except ImportError:
         asyncio.run(serve(arguments.upstream, arguments.port, arguments.delay_ms))
     else:

@@ -1,8 +1,8 @@
-"""An SQS server in memory, as fast as Python allows: the ceiling against which a consumer can be measured.
+"""An SQS server in memory, as fast as Python allows: the ceiling for what a consumer can reach.
 
-It speaks SQS's JSON protocol over HTTP with standard queues' semantics: long polls, visibility timeouts, receive counts,
-receipt handles that a later receive makes stale, batches of ten. It has no redrive (the attribute is kept and shown, so
-that a worker finds its dead-letter queue), no order promises and no checks of permissions.
+It speaks SQS's JSON protocol over HTTP with standard queues' semantics: long polls, visibility timeouts, receive
+counts, receipt handles that a later receive makes stale, batches of ten. It has no redrive (the attribute is kept and
+shown, so that a worker finds its dead-letter queue), no order promises and no checks of permissions.
 Source of the forms: AWS SQS API reference, JSON protocol.
 
     python benchmarks/memory_sqs.py --port 0      # prints "ready http://127.0.0.1:<port>"
@@ -21,7 +21,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 ACCOUNT = "000000000000"
 BATCH = 10
@@ -31,7 +31,7 @@ HANDLE_CHARACTERS = 340
 Answer = dict[str, Any] | str
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - says what SQS did
     """An answer of 400 with SQS's error code."""
 
     def __init__(self, code: str, text: str) -> None:
@@ -195,7 +195,7 @@ class Queue:
         now = self._loop.time()
         while self._hidden and self._hidden[0][0] <= now:
             due, _, message = heapq.heappop(self._hidden)
-            # An entry for every change; only the latest counts. The handle stays good until the next receive, as in SQS.
+            # An entry for every change; only the latest counts. The handle stays good until the next receive.
             if not message.deleted and message.visible_at == due and message.number in self._in_flight:
                 self._visible.append(message)
 
@@ -344,8 +344,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to answer."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP it is
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Answer no more."""
@@ -385,10 +384,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         body = text.encode()
-        self._transport.write(
-            b"HTTP/1.1 %s\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: 0\r\nContent-Length: %d\r\n\r\n%s"
-            % (status, len(body), body)
-        )
+        head = b"HTTP/1.1 %s\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: 0\r\n" % status
+        self._transport.write(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body))
 
 
 def _number_after(head: bytes, name: bytes) -> int:
@@ -405,7 +402,7 @@ async def serve(port: int) -> None:
     service = Service(loop)
     server = await loop.create_server(lambda: Connection(service), "127.0.0.1", port)
     service.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    print(f"ready {service.url}", flush=True)  # noqa: T201 - how the benchmark learns the port
+    print(f"ready {service.url}", flush=True)
     gc.freeze()
     await server.serve_forever()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import other_figures
 from benchmarks.contestants import BY_NAME, OURS_THREADS, WORKLOADS, Contestant
 from benchmarks.figures_of_runs import Figure, Result, Results, Target, targets
 from benchmarks.plan import ELASTICMQ, Series, contestants_of, series_of
@@ -15,7 +16,7 @@ METHOD = """\
 - One server process, one proxy process and the contestant share the machine. The queue is filled straight at the
   server before the contestant starts; the contestant talks to the proxy, which holds every request for the stated
   delay before it hands it on, and counts it. A long poll holds up nobody: every connection has one of its own to the
-  server.
+  server. Answers are not delayed: what ends a long poll that waits already lacks the way back, some half of a delay.
 - **The clock starts at the first completed task and stops at the last, as the server sees them:** a task is complete
   when its message has been deleted. The server is asked every {sample_ms} ms (ElasticMQ every 100 ms); what the first
   answer already shows does not count. So the start of a process is in no rate (`first task` says how long that took).
@@ -37,28 +38,30 @@ METHOD = """\
 """
 
 
-def markdown(saved: Mapping[str, Any], more: str = "") -> str:
-    """Return RESULTS.md from what results.json holds, with ``more`` (the other figures) behind the tables."""
-    results = Results([Result.read(run) for run in saved["runs"]])
-    settings = saved["settings"]
+def markdown(saved: Mapping[str, Any]) -> str:
+    """Return RESULTS.md from what results.json holds: ``throughput`` and ``figures``, or one of them."""
+    throughput, figures = saved.get("throughput"), saved.get("figures")
+    results = Results([Result.read(run) for run in throughput["runs"]] if throughput else [])
+    answers = figures["answers"] if figures else {}
     parts = [
         "# Results",
         "",
-        f"Written by `make bench{_arguments(settings)}` on {saved['started']}, in {saved['minutes']:.0f} minutes; do not",
-        "edit. How to run it, and how to add a contestant: [README.md](README.md). All runs one by one:",
-        "[results.json](results.json).",
+        "Written by `make bench`, not to be edited. How to run it, and how to add a contestant:",
+        "[README.md](README.md). All runs one by one: [results.json](results.json).",
         "",
-        *_machine(saved),
+        *_parts({"throughput": throughput, "other figures": figures}),
         "## Targets",
         "",
-        *_targets(targets(results)),
+        *_targets(targets(results), other_figures.targets(answers)),
         "![Messages per second, no-op tasks](chart.svg)",
         "",
     ]
-    for series in series_of(settings["delays_ms"]):
-        parts += _series(results, series)
-    parts += [more.strip(), ""] if more.strip() else []
-    parts += [METHOD.format(**settings), *_versions(saved)]
+    if throughput:
+        for series in series_of(throughput["settings"]["delays_ms"]):
+            parts += _series(results, series)
+    parts += other_figures.sections(answers)
+    if throughput:
+        parts += [METHOD.format(**throughput["settings"]), *_versions(throughput)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -70,23 +73,37 @@ def spread(figure: Figure | None, digits: int = 2) -> str:
     return f"{numbers[0]} ({numbers[1]}–{numbers[2]})" if figure.rounds > 1 else numbers[0]
 
 
+def _parts(parts: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Each part with its own machine and time: they need not have been measured in one go."""
+    there = {name: part for name, part in parts.items() if part}
+    lines = [f"| | {' | '.join(there)} |", f"| --- |{' --- |' * len(there)}"]
+    columns = [
+        {
+            "command": f"`make bench{_arguments(part['settings'])}`",
+            "when": f"{part['started']}, {part['minutes']:.0f} minutes",
+            **part["machine"],
+            "commit": part["revision"],
+            "load before": f"{part['load']:.2f}",
+        }
+        for part in there.values()
+    ]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [*lines, *(f"| {n} | {' | '.join(str(c.get(n, '–')) for c in columns)} |" for n in names), ""]
+
+
 def _arguments(settings: Mapping[str, Any]) -> str:
     return f' ARGS="{settings["arguments"]}"' if settings.get("arguments") else ""
 
 
-def _machine(saved: Mapping[str, Any]) -> list[str]:
-    rows = {**saved["machine"], "commit": saved["revision"], "load before the start": f"{saved['load']:.2f}"}
-    return ["| machine | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items()), ""]
-
-
-def _targets(found: Sequence[Target]) -> list[str]:
+def _targets(found: Sequence[Target], others: Sequence[tuple[Target, str]]) -> list[str]:
     words = {True: "reached", False: "**not reached**", None: "not measured"}
+    said = [*((target, spread(target.figure)) for target in found), *others]
     return [
         "No-op tasks and one worker unless it says otherwise; pool, concurrency and prefetch are in the tables below.",
         "",
         "| figure | target | measured | |",
         "| --- | --- | --- | --- |",
-        *(f"| {t.name} | {t.wanted} | {spread(t.figure)} | {words[t.reached]} |" for t in found),
+        *(f"| {t.name} | {t.wanted} | {measured} | {words[t.reached]} |" for t, measured in said),
         "",
     ]
 

@@ -92,7 +92,7 @@ class Bridge:
         settings = self.plan.settings
         shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
         read_seconds = beat_read_seconds(min(shortest, settings.visibility_timeout_seconds))
-        session = new_session(settings.region)
+        session = self.plan.session or new_session(settings.region)
         self._sdk_client = sqs_client("settle", settings.region, session=session)
         calls = partial(SqsCalls, session, self._sdk_client)
         self.settler = Settler(

@@ -34,6 +34,8 @@ class Plan:
     limits: Mapping[str, TaskLimits]
     #: Its port is taken, and it answers as soon as the parts are built; None when it is switched off.
     health: HealthServer | None = None
+    #: The boto3 session of the start: another one would read the models of SQS once more. None: make one.
+    session: Any = None
 
 
 _plan: Plan | None = None

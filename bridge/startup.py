@@ -24,7 +24,7 @@ from kombu import Queue as KombuQueue
 
 from bridge import log as logs
 from bridge import run_context, scratch
-from bridge.aws import error_code, sqs_client
+from bridge.aws import error_code, new_session, sqs_client
 from bridge.banner import banner, banner_fields
 from bridge.bounds import bound_children
 from bridge.bus import INSTALL, client_is_missing
@@ -67,7 +67,8 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
             log.warning("old_setting_name", setting=old, use=ours)
         import_tasks(settings.task_modules)
         routes = declared_routes(settings.task_modules)
-        queues = find_queues(settings)
+        session = open_session(settings)
+        queues = find_queues(settings, session)
         check_options(options, [q.name for q in queues])
         if settings.monitor_url is not None and client_is_missing():
             raise SettingsError(f"BRIDGE_MONITOR_URL is set, and the Redis client is not installed: {INSTALL}")
@@ -101,7 +102,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
             health = HealthServer(settings.health_host, settings.health_port) if settings.health_port else None
         except SettingsError as error:
             refuse(str(error))
-        use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits, health=health))
+        use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits, health=health, session=session))
         _warn_about_counts(queues, limits, settings)
         _warn_about_drain(limits, settings)
         if settings.idempotency_url is None:
@@ -140,14 +141,22 @@ def import_tasks(modules: Sequence[str]) -> None:
             raise SettingsError(f"BRIDGE_TASK_MODULES={name}: {_place(error)}") from error
 
 
-def find_queues(settings: WorkerSettings) -> tuple[Queue, ...]:
+def open_session(settings: WorkerSettings) -> Any:
+    """Return the boto3 session of the worker's clients; raises SettingsError for a profile that does not exist."""
+    try:
+        return new_session(settings.region)
+    except ProfileNotFound as error:
+        raise SettingsError(f"AWS credentials: {error}") from error
+
+
+def find_queues(settings: WorkerSettings, session: Any) -> tuple[Queue, ...]:
     """Return the queues with their dead-letter queues; those of an unreachable SQS without (the bridge asks again).
 
     Raises SettingsError for what a person has to mend.
     """
     queues = named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
     try:
-        client = sqs_client("settle", settings.region)
+        client = sqs_client("settle", settings.region, session=session)
         for queue in queues:
             check_endpoint(client, queue.url)
         found = tuple(look_up(client, queue, settings.sqs_dlq_url) for queue in queues)

@@ -156,6 +156,21 @@ def test_constant_memory():
     assert peak_bytes < 8 * 1024 * 1024
 
 
+class InPieces(io.BytesIO):
+    """A stream whose reads return what it has at hand: now more than a thread is asked to hash, now less."""
+
+    def read(self, size=-1):
+        return super().read(next(self.sizes) if size != 0 else 0)
+
+
+def test_large_and_small_chunks_go_into_the_hash_in_their_order():
+    """What a thread hashes beside the reading and what is hashed at once make the hash of the whole."""
+    content = bytes(range(256)) * 40_000
+    stream = InPieces(content)
+    stream.sizes = itertools.cycle([describe.HASHED_BESIDE_BYTES, 10, describe.HASHED_BESIDE_BYTES * 3, 1, 99_999])
+    assert describe_stream(stream)["sha256"] == hashlib.sha256(content).hexdigest()
+
+
 HEAD = ObjectHead(
     size=4,
     etag="e1",

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from bridge.errors import ObjectChanged, ObjectGone
 from bridge.s3_object import S3Object
-from bridge.s3_source import forget_clients, s3_client
+from bridge.s3_source import BUFFER_BYTES, forget_clients, s3_client
 
 BUCKET = "uploads-test"
 VERSIONED = "versioned-test"
@@ -100,6 +100,20 @@ def test_the_stream_is_a_file_of_lines(s3):
         assert body.readline() + body.read(3) + body.read() == "äöü\n".encode() * 3 + b"last"
     with io.TextIOWrapper(obj.open(), encoding="utf-8") as text:
         assert text.read() == "äöü\n" * 3 + "last"
+
+
+def test_reads_of_all_kinds_follow_each_other(s3):
+    """Large reads, which pass by the buffer, and lines and small reads, which do not, lose and repeat no byte."""
+    content = b"".join(b"%07d\n" % n for n in range(BUFFER_BYTES))  # 8 MiB
+    with put(s3, "mixed", content).open() as body:
+        read = [body.read(BUFFER_BYTES), body.read(BUFFER_BYTES + 3), body.readline(), body.read(BUFFER_BYTES)]
+        read += [body.read(9), body.read(2 * BUFFER_BYTES), body.read(BUFFER_BYTES + 1), next(body), body.peek(1)[:0]]
+        position = body.tell()
+        assert position == sum(map(len, read))
+        read += [body.read(8 * BUFFER_BYTES), body.read(BUFFER_BYTES), body.read()]
+    assert b"".join(read) == content
+    assert [len(piece) for piece in read[:4]] == [BUFFER_BYTES, BUFFER_BYTES + 3, 5, BUFFER_BYTES]
+    assert read[-2:] == [b"", b""]
 
 
 def test_an_empty_object_is_an_empty_stream(s3, tmp_path):
@@ -308,11 +322,12 @@ BROKEN = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 30000\r\n\r\n' + b"li
     [
         (lambda body: body, lambda body: body.read()),
         (lambda body: body, lambda body: [body.read(7) for _ in range(30000)]),
+        (lambda body: body, lambda body: body.read(2 * BUFFER_BYTES)),
         (lambda body: body, list),
         (lambda body: body, lambda body: body.readinto(bytearray(30000))),
         (io.TextIOWrapper, list),
     ],
-    ids=["whole", "pieces", "lines", "readinto", "text"],
+    ids=["whole", "pieces", "large pieces", "lines", "readinto", "text"],
 )
 def test_a_broken_connection_raises(scripted, wrap, use):
     """A stream that loses its connection raises, however it is read, and does so again when read on."""

@@ -292,9 +292,9 @@ def refusal(code):
 )
 def test_what_no_waiting_mends_is_refused(monkeypatch, error, said):
     """Credentials, permissions and queues that are not there."""
-    monkeypatch.setattr(startup, "sqs_client", lambda *_: Sqs(error))
+    monkeypatch.setattr(startup, "sqs_client", lambda *_, **__: Sqs(error))
     with pytest.raises(SettingsError, match=said):
-        find_queues(settings())
+        find_queues(settings(), None)
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ def test_what_no_waiting_mends_is_refused(monkeypatch, error, said):
 )
 def test_an_sqs_that_cannot_be_reached_is_waited_for(monkeypatch, error):
     """The worker starts with what it knows; the dead-letter queue is looked up before it receives."""
-    monkeypatch.setattr(startup, "sqs_client", lambda *_: Sqs(error))
-    assert find_queues(settings()) == (Queue("uploads", URL, "event"),)
+    monkeypatch.setattr(startup, "sqs_client", lambda *_, **__: Sqs(error))
+    assert find_queues(settings(), None) == (Queue("uploads", URL, "event"),)
 
 
 @pytest.mark.parametrize(
@@ -330,12 +330,12 @@ def test_the_client_gets_the_region(monkeypatch):
     """The one of the settings, which may come from the queue's URL."""
     asked = []
 
-    def client(purpose, region):
+    def client(purpose, region, session):
         asked.append((purpose, region))
         return Sqs(refusal("RequestThrottled"))
 
     monkeypatch.setattr(startup, "sqs_client", client)
-    find_queues(settings(AWS_REGION=""))
+    find_queues(settings(AWS_REGION=""), None)
     assert asked == [("settle", "eu-west-1")]
 
 

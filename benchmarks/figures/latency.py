@@ -39,6 +39,8 @@ def latency(rounds: int = 3, quick: bool = False, seconds: float | None = None) 
         "delay_ms": DELAY_MS,
         "events_per_second": EVENTS_PER_SECOND,
         "events_per_round": round(length * EVENTS_PER_SECOND),
+        # On a real line the answer to the long poll is half a round trip under way; nothing else is missing here.
+        "note": "the proxy delays requests and not answers: half a round trip (5 ms) is to be added",
         "targets": TARGETS,
         "pools": {
             pool: {

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import environments
 from benchmarks.measure import Process, running
 from benchmarks.peers import bridge_worker, s3_events, stock_celery
-from benchmarks.peers.place import Command, Place
+from benchmarks.peers.place import Command, Place, free_port
 from benchmarks.queue_client import SqsQueue
 from benchmarks.servers import Proxy, delay_proxy, memory_sqs
 from tests.servers.waiting import wait_until
@@ -37,6 +38,8 @@ class Stage:
     queue: SqsQueue
     place: Place
     folder: Path
+    #: Where our worker on this stage serves its metrics.
+    health_port: int
 
     @property
     def marks(self) -> Path:
@@ -64,14 +67,23 @@ def queue_on(server: str, proxy: Proxy, folder: Path, s3_url: str = "") -> Itera
     """Make one more queue on a server that runs."""
     name = f"figure-{uuid.uuid4().hex[:8]}"
     with SqsQueue(server, name, counts_deletes=True) as queue:
-        yield Stage(proxy, queue, Place(proxy.url, name, ACCOUNT, s3_url=s3_url), folder)
+        yield Stage(proxy, queue, Place(proxy.url, name, ACCOUNT, s3_url=s3_url), folder, free_port())
 
 
-def ours(at: Stage, pool: str, concurrency: int, prefetch: int, **settings: str) -> Command:
-    """Our worker; with nothing in ``settings`` its task is ``marked``."""
+def ours(
+    at: Stage, pool: str, concurrency: int, prefetch: int, *, python: Path | None = None, **settings: str
+) -> Command:
+    """Our worker; with nothing in ``settings`` its task is ``marked``. ``python``: of ``environments``, else core's."""
     command = bridge_worker.worker(pool, concurrency, prefetch)(at.place, "")
-    more = {"PYTHONPATH": APPS, "BRIDGE_TASK_MODULES": "marked_bridge", "BENCH_MARKS": str(at.marks), **settings}
-    return replace(command, env={**command.env, **more})
+    more = {
+        "PYTHONPATH": f"{APPS}:{environments.ROOT}",
+        "BRIDGE_TASK_MODULES": "marked_bridge",
+        "BENCH_MARKS": str(at.marks),
+        "BRIDGE_HEALTH_PORT": str(at.health_port),
+        **settings,
+    }
+    argv = [str(python or environments.core_python()), *command.argv[1:]]
+    return replace(command, argv=argv, env={**command.env, **more})
 
 
 def stock(at: Stage, concurrency: int) -> Command:
@@ -150,10 +162,10 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, -(-len(ordered) * round(share * 1000) // 1000) - 1)]
 
 
-def run_alone(figure: Callable[..., dict[str, Any]], options: Mapping[str, Any] | None = None) -> None:
+def run_alone(figure: Callable[..., dict[str, Any]], options: Mapping[str, Any] | None = None, rounds: int = 3) -> None:
     """Run a figure from the command line: ``--rounds``, ``--quick`` and its own options, the answer as JSON."""
     parser = argparse.ArgumentParser(description=(figure.__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="rounds whose medians are taken (default 3)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds whose medians are taken (default {rounds})")
     parser.add_argument("--quick", action="store_true", help="less of everything: to see that it works")
     for name, (convert, text) in (options or {}).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=convert, default=None, help=text)

@@ -1,4 +1,4 @@
-"""Stock Celery on SQS and on Redis: prefork with a process per core, Celery's default.
+"""Stock Celery on SQS and on Redis: prefork.
 
 - SQS, defaults: nothing set but the queue.
 - SQS, ``polling_interval`` 0: the transport's documentation describes it as the pause between polls
@@ -23,6 +23,8 @@ from benchmarks.peers.place import Command, Place
 DEFAULTS: dict[str, object] = {}
 NO_PAUSE: dict[str, object] = {"polling_interval": 0}
 PREFETCH_FOR_SHORT_TASKS = 64
+#: As many as our own worker gets; with the defaults there is one for each core.
+PROCESSES = 2
 
 _BODY = base64.b64encode(b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]').decode()
 
@@ -114,4 +116,4 @@ def message_on_sqs(workload: str, number: int) -> str:
 
 def _argv(prefetch: int | None) -> list[str]:
     argv = [str(python_environment("celery")), "-m", "celery", "-A", "celery_app", "worker", "-l", "WARNING"]
-    return argv if prefetch is None else [*argv, "--prefetch-multiplier", str(prefetch)]
+    return argv if prefetch is None else [*argv, "-c", str(PROCESSES), "--prefetch-multiplier", str(prefetch)]

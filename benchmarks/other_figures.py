@@ -1,0 +1,107 @@
+"""The figures that are no throughput: run them, and show them in the report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from benchmarks.figures_of_runs import Figure, Target
+
+#: Each is a module of ``benchmarks.figures`` with a function of its name, which returns a dict for results.json.
+NAMES = ("latency", "startup", "memory", "cost", "big_object")
+TITLES = {
+    "latency": "Latency: visible → started",
+    "startup": "Start: exec → first task done",
+    "memory": "Memory",
+    "cost": "Calls and dollars",
+    "big_object": "One large object through `tasks.describe`",
+}
+#: Figure, the key under which its values and its ``met`` are found, the target's name, and what is wanted.
+TARGETS = (
+    ("latency", "p50_ms", "visible → started, 10/s, 10 ms: p50, ms", "≤ 30"),
+    ("latency", "p99_ms", "visible → started, 10/s, 10 ms: p99, ms", "≤ 120"),
+    ("startup", "ratio", "exec → first task done, over stock Celery", "≤ 1.3"),
+    ("memory", "parent_over_stock_mb", "RSS of the parent over that of stock Celery, MB", "≤ 15"),
+    ("memory", "late_over_early", "RSS after 200,000 messages over after 20,000", "≤ 1.05"),
+    ("big_object", "over_plain", "1 GB object: MB/s over plain streaming hash", "≥ 0.8"),
+    ("big_object", "peak_over_idle_mb", "1 GB object: peak RSS over an idle child, MB", "≤ 40"),
+)
+#: What is about the run and not a figure.
+_ASIDE = ("figure", "targets", "target", "target_calls_per_message", "met", "took_seconds", "versions", "price_source")
+
+
+def run_all(quick: bool, only: Sequence[str]) -> dict[str, Any]:
+    """Run the figures, or those whose name holds a word of ``only``; one that fails is reported, the others go on."""
+    answers: dict[str, Any] = {}
+    for name in NAMES:
+        if only and not any(word in name for word in only):
+            continue
+        began = time.monotonic()
+        print(f"figure {name}", end=": ", flush=True)
+        try:
+            answers[name] = dict(getattr(import_module(f"benchmarks.figures.{name}"), name)(quick=quick))
+        except Exception as error:  # noqa: BLE001 - a figure that cannot be had is said, and costs no other
+            answers[name] = {"problem": f"{type(error).__name__}: {error}"}
+            print(answers[name]["problem"], file=sys.stderr)
+        answers[name]["took_seconds"] = round(time.monotonic() - began, 1)
+        print(f"{answers[name]['took_seconds']:g} s", flush=True)
+    return answers
+
+
+def targets(answers: Mapping[str, Any]) -> list[tuple[Target, str]]:
+    """Return the targets, each with what was measured as a text: there may be several values to one target."""
+    found = []
+    for figure, key, name, wanted in TARGETS:
+        answer = answers.get(figure, {})
+        values = [(path, value) for path, value in flat(answer) if key in path.split(" ")]
+        met = answer.get("met")
+        met = met.get(key) if isinstance(met, Mapping) else met
+        reached = None if not values or met is None else all(met.values()) if isinstance(met, Mapping) else bool(met)
+        said = []
+        for path, value in values:
+            where = " ".join(word for word in path.split(" ") if word not in (key, "pools", "kinds"))
+            said.append(f"{where} {value}".strip())
+        found.append((Target(name, wanted, None, reached), "; ".join(said) or "–"))
+    return found
+
+
+def sections(answers: Mapping[str, Any]) -> list[str]:
+    """Return a table for each figure: every value that it has, under the names that it gives them."""
+    lines = []
+    for name, answer in answers.items():
+        lines += [f"## {TITLES.get(name, name)}", ""]
+        if "problem" in answer:
+            lines += [f"Not measured: {answer['problem']}", ""]
+            continue
+        rows = [f"| {path} | {value} |" for path, value in flat(answer)]
+        lines += ["| figure | median (lowest–highest) |", "| --- | --- |", *rows, ""]
+    return lines
+
+
+def flat(answer: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the values of nested dicts with the words that lead to them; a median with its spread is one value."""
+    if isinstance(answer, Mapping):
+        if {"median", "lowest", "highest"} <= set(answer):
+            figure = Figure(answer["median"], answer["lowest"], answer["highest"], len(answer.get("rounds", ())))
+            yield path, _spread(figure)
+            return
+        for name, value in answer.items():
+            if path or name not in _ASIDE:
+                yield from flat(value, f"{path} {name}".strip())
+    elif isinstance(answer, float):
+        yield path, f"{answer:,.3g}"
+    elif isinstance(answer, int | str):
+        yield path, f"{answer:,}" if isinstance(answer, int) and not isinstance(answer, bool) else str(answer)
+
+
+def _spread(figure: Figure) -> str:
+    if figure.highest == figure.lowest:
+        return _number(figure.median)
+    return f"{_number(figure.median)} ({_number(figure.lowest)}–{_number(figure.highest)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
