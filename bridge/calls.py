@@ -46,7 +46,7 @@ def last_call(queue_url: str) -> LastCall | None:
 
 def ended(action: str, queue_url: str | None, result: str) -> None:
     """Count a call that has ended; ``result`` is ``ok`` or the error's code."""
-    metrics.requests.labels(action, result).inc()
+    metrics.requests_of(action, result).inc()
     if queue_url is not None:
         _last[queue_url] = LastCall(action, result, time.time())
 

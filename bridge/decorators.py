@@ -203,7 +203,7 @@ def _declare(
         own, given = args[: int(bound)], list(args[int(bound) :])
         if not given:
             given = [kwargs.pop(first)]
-        with scratch.run(_run_id()):
+        with scratch.run(_run_id(task)):
             return adapt(task, lambda converted: body(*own, converted, *given[1:], **kwargs), given[0])
 
     task = app.task(**for_celery(options, visibility_timeout))(run)
@@ -220,10 +220,12 @@ def _first_parameter(function: Callable[..., Any], bound: bool) -> str:
     return parameters[int(bound)]
 
 
-def _run_id() -> str:
-    """Return the id of the run at hand; a plain call is a run too, without one of Celery's."""
-    task = current_task._get_current_object()  # once: each question to the proxy looks it up anew
-    return str((task.request.id if task else None) or uuid4())
+def _run_id(task: BridgeTask) -> str:
+    """Return the id of the run at hand; a plain call is part of the run around it, or one without an id of Celery's."""
+    own = task.request.id
+    if own is None and current_task:
+        own = current_task.request.id
+    return str(own or uuid4())
 
 
 def _run_all(objects: list[S3Object], call: Callable[[S3Object], Any], missing_ok: bool) -> list[Any]:

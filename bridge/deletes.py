@@ -8,7 +8,7 @@ counts only if the handle was the newest and its lease had not lapsed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bridge.aws import error_code, is_stale_handle
@@ -28,7 +28,7 @@ class Deletes:
     """Makes the delete calls and says which messages are gone (``on_confirmed``) or no longer ours (``on_lapsed``)."""
 
     def __init__(
-        self, client: Any, on_confirmed: Callable[[Settlement], None], on_lapsed: Callable[[Settlement], None]
+        self, client: Any, on_confirmed: Callable[[Sequence[Settlement]], None], on_lapsed: Callable[[Settlement], None]
     ) -> None:
         """``client`` is an SQS client that does not retry by itself."""
         self._client = client
@@ -51,13 +51,16 @@ class Deletes:
             return
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
         confirmed = {int(entry["Id"]) for entry in answer.get("Successful", [])}
+        gone = []
         for n, settlement in enumerate(batch):
             lease = settlement.lease
             if handles[n] != lease.receipt_handle:
                 yield Again(settlement, 0.0)  # received again meanwhile: only the new handle deletes
             elif n in confirmed:
-                live = not lost[n] and time.monotonic() < lease.expires_at
-                (self._on_confirmed if live else self._on_lapsed)(settlement)
+                if not lost[n] and time.monotonic() < lease.expires_at:
+                    gone.append(settlement)
+                else:
+                    self._on_lapsed(settlement)
             else:
                 entry = failed.get(n, {"Code": "NotAnswered"})
                 code, message = entry.get("Code", ""), entry.get("Message", "")
@@ -66,3 +69,4 @@ class Deletes:
                     self._on_lapsed(settlement)
                 else:
                     yield settlement.again()
+        self._on_confirmed(gone)

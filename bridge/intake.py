@@ -69,7 +69,7 @@ class Intake:
     def take(self, queue: Queue, messages: Sequence[Mapping[str, Any]], received_at: float) -> None:
         """Take in the messages of one receive; ``received_at`` is the monotonic time of SQS's answer."""
         for raw in messages:
-            metrics.received.labels(queue.name).inc()
+            metrics.received_from(queue.name).inc()
             log.debug("message_received", message_id=raw.get("MessageId"), queue=queue.name, body=raw.get("Body"))
             try:
                 self._take_one(queue, raw, received_at)

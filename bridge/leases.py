@@ -129,7 +129,8 @@ class LeaseTable:
         self._by_tag: dict[str, Lease] = {}
         self._by_id: dict[tuple[str, str], Lease] = {}
         self._by_number: dict[int, Lease] = {}
-        self._counts = dict.fromkeys(State, 0)
+        #: How many leases are in each state; for reading.
+        self.counts = dict.fromkeys(State, 0)
 
     def take_in(self, lease: Lease, now: float) -> Lease | None:
         """Hold a message just received; return None, or the lease that already holds this very message.
@@ -151,7 +152,7 @@ class LeaseTable:
                 older.expires_at, older.next_beat_at = lease.expires_at, lease.next_beat_at
                 return older
             self._by_tag[lease.tag] = self._by_id[key] = self._by_number[lease.number] = lease
-            self._counts[lease.state] += 1
+            self.counts[lease.state] += 1
             return None
 
     def get(self, tag: str) -> Lease | None:
@@ -278,13 +279,12 @@ class LeaseTable:
 
     def count(self, *states: State) -> int:
         """Return how many leases are in these states; cheap enough for every message."""
-        counts = self._counts
-        return counts[states[0]] if len(states) == 1 else sum([counts[state] for state in states])
+        return sum([self.counts[state] for state in states])
 
     def _move(self, lease: Lease, state: State) -> None:
-        self._counts[lease.state] -= 1
+        self.counts[lease.state] -= 1
         if state is not State.GONE:
-            self._counts[state] += 1
+            self.counts[state] += 1
         lease.state = state
         self.on_change()
 

@@ -32,7 +32,7 @@ from bridge.log import get_logger
 from bridge.one_shot import present_one_shot
 from bridge.plan import Plan, pool_kind
 from bridge.queues import Queue
-from bridge.receivers import MAX_IN_FLIGHT, Receivers
+from bridge.receivers import MAX_IN_FLIGHT, POOL_SECONDS, Receivers
 from bridge.settle import Settler
 from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.sqs_calls import SqsCalls
@@ -88,7 +88,8 @@ class Bridge:
         if self._started:
             return
         self._started = True
-        sys.setswitchinterval(SWITCH_SECONDS)
+        if self._pool_kind == "prefork":
+            sys.setswitchinterval(SWITCH_SECONDS)
         settings = self.plan.settings
         shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
         read_seconds = beat_read_seconds(min(shortest, settings.visibility_timeout_seconds))
@@ -121,6 +122,8 @@ class Bridge:
             # One poll per interval is what "paced" promises.
             max_in_flight=1 if self._one_shot or settings.poll_mode == "paced" else MAX_IN_FLIGHT,
             processes=self._processes,
+            # A run for so many messages counts what is held, and must not receive one too many.
+            pool_seconds=0.0 if self._one_shot else POOL_SECONDS,
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
             wait_time_seconds=settings.wait_time_seconds,
             max_messages_per_poll=settings.max_messages_per_poll,

@@ -5,6 +5,8 @@ No label ever takes a key, a message id or an error text: their number has no bo
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 received = Counter("bridge_messages_received_total", "Messages received from SQS.", ["queue"])
@@ -39,3 +41,12 @@ events_dropped = Counter(
     "bridge_monitor_events_dropped_total",
     "Celery events that were not sent, because the monitor bus could not take them in time.",
 )
+
+# What is counted for every message, found by its labels at the price of a dict: prometheus-client looks a child up
+# under a lock and in ten calls, five times a message.
+received_from = cache(received.labels)
+settled_as = cache(settled.labels)
+runs_of = cache(task_runs.labels)
+seconds_of = cache(task_seconds.labels)
+age_in = cache(message_age.labels)
+requests_of = cache(requests.labels)

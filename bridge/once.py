@@ -46,10 +46,11 @@ class Skipped:
 
 def claims_events(task: BridgeTask) -> bool:
     """Say whether this run is to claim what it works on: a store is set, the task wants it, and a worker runs it."""
+    if present_guard() is None or not wants_claims(task):
+        return False
     request = task.request
     run_by_worker = not request.called_directly and not request.is_eager
-    has_owner = bool((request.get("bridge") or {}).get("owner"))
-    return wants_claims(task) and run_by_worker and has_owner and present_guard() is not None
+    return run_by_worker and bool((request.get("bridge") or {}).get("owner"))
 
 
 def wants_claims(task: BridgeTask) -> bool:

@@ -10,6 +10,7 @@ A receive is never cut off: SQS may have handed out messages that the answer on 
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -36,6 +37,9 @@ LONGEST_PAUSE_SECONDS = 2.0
 UNCONFIRMED_LIMIT = 100
 #: A receiver without room looks again after this long: a net for a pool that grew, of which nobody tells us.
 _NET_SECONDS = 1.0
+#: The window and the processes are asked for this often, and not at every change of a message.
+POOL_SECONDS = 0.1
+_WAITING, _RUNNING, _ENDING, _RELEASING = State.WAITING, State.RUNNING, State.ENDING, State.RELEASING
 
 #: A receiver calls this with the queue, the messages of one receive, and the monotonic time of the answer.
 Deliver = Callable[[Queue, Sequence[Mapping[str, Any]], float], None]
@@ -78,12 +82,14 @@ class Receivers:
         poll_interval_seconds: float = 0.0,
         paced: bool = False,
         max_in_flight: int = MAX_IN_FLIGHT,
+        pool_seconds: float = POOL_SECONDS,
     ) -> None:
-        """``window`` and ``processes`` are asked at each receive, because a pool may grow and shrink.
+        """``window`` and ``processes`` are asked every ``pool_seconds``, because a pool may grow and shrink.
 
         ``max_in_flight`` receives of one queue are under way at most.
         """
         self._max_in_flight = max_in_flight
+        self._pool_seconds = pool_seconds
         self._client = client
         self._probe_client = probe_client
         self._table = table
@@ -99,6 +105,7 @@ class Receivers:
         self._polls: dict[str, _QueuePolls] = {}
         self._threads: list[threading.Thread] = []
         self._calls: dict[str, float] = {}
+        self._pool, self._pool_at = (0, 0), -math.inf
         table.on_change = self._wake
 
     def start(self, queue: Queue) -> None:
@@ -195,16 +202,21 @@ class Receivers:
     def _size(self, polls: _QueuePolls, extra: bool) -> int:
         if extra and polls.idle:
             return 0
-        waiting, running = self._table.count(State.WAITING), self._table.count(State.RUNNING)
+        counts = self._table.counts
+        waiting, running = counts[_WAITING], counts[_RUNNING]
+        now = time.monotonic()
+        if now - self._pool_at >= self._pool_seconds:
+            self._pool_at, self._pool = now, (self._window(), self._processes())
+        window, processes = self._pool
         # The one long poll of a queue goes on whatever the others do, at the price of a window that may be passed.
         others = sum(p.extra_asked for p in self._polls.values() if p is not polls) if extra else 0
         return receive_size(
-            window=self._window(),
+            window=window,
             held=waiting + running,
             asked=polls.asked + others,
-            unconfirmed=self._table.count(State.ENDING, State.RELEASING),
+            unconfirmed=counts[_ENDING] + counts[_RELEASING],
             idle=polls.idle,
-            busy_processes_left=self._processes() - waiting,
+            busy_processes_left=processes - waiting,
             limit=self._limit,
         )
 

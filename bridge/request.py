@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from logging import INFO
 from typing import Any, Literal
 
 from billiard.einfo import ExceptionInfo
@@ -107,11 +108,12 @@ class Request(CeleryRequest):
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Note that the run began."""
         super().on_accepted(pid, time_accepted)
-        log.info("task_started", **self.lease.log_fields, pid=pid)
+        if log.is_enabled_for(INFO):
+            log.info("task_started", **self.lease.log_fields, pid=pid)
         if self.lease.receives == 1:
             sent = (self.lease.raw.get("Attributes") or {}).get("SentTimestamp")
             if sent:
-                metrics.message_age.labels(self.lease.queue.name).observe(max(0.0, time.time() - int(sent) / 1000))
+                metrics.age_in(self.lease.queue.name).observe(max(0.0, time.time() - int(sent) / 1000))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """A time limit passed: the soft one is the task's affair, the hard one ended its process.

@@ -10,7 +10,8 @@ The first verdict on a message wins; every later one is refused. A message count
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from logging import INFO
 from typing import Any
 
 from bridge import metrics
@@ -45,7 +46,7 @@ class Settler:
         self._table = table
         self._worker = worker
         self._on_slot_free = on_slot_free
-        deletes = Deletes(client, self._confirmed, self._lapsed)
+        deletes = Deletes(client, self._all_confirmed, self._lapsed)
         self._deletes: Lane[Settlement] = Lane("delete", deletes.call, linger_seconds=LINGER_SECONDS, threads=THREADS)
         self._visibility: Lane[Settlement] = Lane("visibility", self._change_visibility, threads=2)
         self._dead_letters: Lane[Settlement] = Lane("dead-letter", self._send_dead_letter, batch_size=1, threads=2)
@@ -121,7 +122,7 @@ class Settler:
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
         for n, settlement in enumerate(batch):
             if n in confirmed and time.monotonic() < settlement.lease.expires_at:
-                self._confirmed(settlement, delay_seconds=delays[n])
+                self._all_confirmed([settlement], delay_seconds=delays[n])
             elif n in confirmed:
                 self._lapsed(settlement)
             else:
@@ -171,13 +172,17 @@ class Settler:
             else:
                 yield settlement.again()
 
-    def _confirmed(self, settlement: Settlement, **fields: Any) -> None:
-        lease, verdict = settlement.lease, settlement.verdict
-        if lease.state is State.GONE:  # its batch was tried again after an error of ours: counted already
-            return
-        self._table.drop(lease)
-        metrics.settled.labels(lease.queue.name, verdict.outcome, verdict.reason or "").inc()
-        log.info("message_settled", **_fields(settlement), **fields)
+    def _all_confirmed(self, batch: Sequence[Settlement], **fields: Any) -> None:
+        with self._table.lock:
+            # One that is gone was counted: its batch was tried again after an error of ours.
+            batch = [settlement for settlement in batch if settlement.lease.state is not State.GONE]
+            for settlement in batch:
+                self._table.drop(settlement.lease)
+        for settlement in batch:
+            verdict = settlement.verdict
+            metrics.settled_as(settlement.lease.queue.name, verdict.outcome, verdict.reason or "").inc()
+            if log.is_enabled_for(INFO):
+                log.info("message_settled", **_fields(settlement), **fields)
 
     def _lapsed(self, settlement: Settlement) -> None:
         # The lease ended before SQS had our answer: the message may be with another worker, so nothing is claimed.
