@@ -44,8 +44,9 @@ log = get_logger(__name__)
 #: Celery reads a prefetch multiplier of 0 as "no limit"; a window needs one, or a flood would be held by one worker.
 UNLIMITED_MULTIPLIER = 100
 #: How long a thread may keep the interpreter while others want it. With Python's own 5 ms a main loop that only has to
-#: hand on the next task waits until a receiver has read ten messages, and processes stand idle: a third of the speed.
-SWITCH_SECONDS = 0.0002
+#: hand on the next task waits until a receiver has read ten messages, and processes stand idle; and 32 threads whose
+#: tasks wait for something else wait for one another: 392 instead of 521 tasks of 50 ms a second, of 640.
+SWITCH_SECONDS = 0.0005
 #: The states of a message that is not settled yet.
 _HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
 
@@ -88,8 +89,7 @@ class Bridge:
         if self._started:
             return
         self._started = True
-        if self._pool_kind == "prefork":
-            sys.setswitchinterval(SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         settings = self.plan.settings
         shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
         read_seconds = beat_read_seconds(min(shortest, settings.visibility_timeout_seconds))
