@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-import socket
-import threading
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -29,52 +27,47 @@ LIMIT_SECONDS = longest_call_seconds(1, 0)
 LOOK_SECONDS = 6
 
 
-class Dripping:
-    """A relay that can pass answers on at one byte a second: no time-out of a read ever ends such a call."""
+class SlowCredentials:
+    """Credentials of a program (``credential_process``) that can take for ever: no time-out of a call ends the wait.
 
-    def __init__(self, upstream_url: str) -> None:
-        address = urlsplit(upstream_url)
-        self._upstream = (str(address.hostname), int(address.port or 80))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.flowing = threading.Event()
-        self.flowing.set()
-        threading.Thread(target=self._accept, daemon=True).start()
+    They are always about to expire, so the SDK asks for them again before each call.
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html
+    """
 
-    def close(self) -> None:
-        self.flowing.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def __init__(self, folder: Path) -> None:
+        self._flag = folder / "no-credentials"
+        program = folder / "credentials.py"
+        program.write_text(
+            "import datetime, json, os, sys, time\n"
+            "while os.path.exists(sys.argv[1]):\n"
+            "    time.sleep(0.2)\n"
+            "soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=5)\n"
+            "keys = {'AccessKeyId': 'test', 'SecretAccessKey': 'test', 'Expiration': soon.isoformat()}\n"
+            "print(json.dumps({'Version': 1, **keys}))\n"
+        )
+        config = folder / "aws-config"
+        config.write_text(f"[profile slow]\ncredential_process = {sys.executable} {program} {self._flag}\n")
+        # Keys in the environment would come first.
+        no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        self.settings = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "slow", **no_keys}
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # the listener was closed
-            while True:
-                client = self._listener.accept()[0]
-                server = socket.create_connection(self._upstream)
-                for source, sink, drips in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=self._pass_on, args=(source, sink, drips), daemon=True).start()
+    def stop(self) -> None:
+        """Give none from now on."""
+        self._flag.touch()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, drips: bool) -> None:
-        with suppress(OSError), closing(source):
-            while data := source.recv(65536):
-                while drips and data and not self.flowing.is_set():
-                    sink.sendall(data[:1])
-                    data = data[1:]
-                    self.flowing.wait(1)
-                sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
+    def go_on(self) -> None:
+        """Give them again, also to who is waiting."""
+        self._flag.unlink(missing_ok=True)
 
 
 @contextmanager
-def dripping(site: Site) -> Iterator[Dripping]:
-    """Give the relay for the time of the block."""
-    relay = Dripping(site.proxy.url)
+def slow_credentials(site: Site) -> Iterator[SlowCredentials]:
+    """Credentials for the time of the block."""
+    credentials = SlowCredentials(site.folder)
     try:
-        yield relay
+        yield credentials
     finally:
-        relay.close()
+        credentials.go_on()
 
 
 def watch(seconds: float) -> None:
@@ -85,11 +78,11 @@ def watch(seconds: float) -> None:
 @patient
 def stuck(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """A receive that no time-out ends."""
-    with Site(servers["elasticmq"], folder) as site, dripping(site) as relay:
+    with Site(servers["elasticmq"], folder) as site, slow_credentials(site) as credentials:
         port = free_port()
-        worker = site.start("-c", "1", endpoint_url=relay.url, BRIDGE_HEALTH_PORT=str(port), **WAIT)
+        worker = site.start("-c", "1", BRIDGE_HEALTH_PORT=str(port), **credentials.settings, **WAIT)
         assert told(port, "/live") == ALIVE
-        relay.flowing.clear()
+        credentials.stop()
         began = time.monotonic()
         said = worker.wait_event("worker_stuck", LIMIT_SECONDS + 45)
         assert time.monotonic() - began > LIMIT_SECONDS - 3  # a call of a second was under way already
@@ -99,7 +92,7 @@ def stuck(servers: Mapping[str, SqsServer], folder: Path) -> None:
         assert (status, answer["live"]) == (503, False)
         assert "in one call for" in answer["reasons"][0]
         assert told(port, "/ready")[0] == 503
-        relay.flowing.set()
+        credentials.go_on()
         worker.wait_event("worker_unstuck")
         await_status(port, "/live", 200)
         [message_id] = site.send("quick/1")
@@ -190,20 +183,20 @@ def test_a_busy_solo_worker_is_not_stuck(patient_scenarios: Scenarios) -> None:
 @patient
 def draining(servers: Mapping[str, SqsServer], folder: Path) -> None:
     """A receive that no time-out ends, in a drain."""
-    with Site(servers["elasticmq"], folder) as site, dripping(site) as relay:
+    with Site(servers["elasticmq"], folder) as site, slow_credentials(site) as credentials:
         task_seconds = LIMIT_SECONDS + LOOK_SECONDS
         settings = {"BRIDGE_DRAIN_SECONDS": str(int(task_seconds) + 10)}
         port = free_port()
-        worker = site.start("-c", "2", endpoint_url=relay.url, BRIDGE_HEALTH_PORT=str(port), **settings, **WAIT)
+        worker = site.start("-c", "2", BRIDGE_HEALTH_PORT=str(port), **credentials.settings, **settings, **WAIT)
         [message_id] = site.send(f"long/{task_seconds}")
         site.await_begun(message_id)
-        relay.flowing.clear()
+        credentials.stop()
         kill(worker, signal.SIGTERM)
         watch(LIMIT_SECONDS + 1)
         assert told(port, "/live") == ALIVE
         assert told(port, "/ready") == (503, {"ready": False, "reasons": ["draining"]})
         worker.wait_for(lambda e: e.get("event") == "ended", task_seconds + 45, "end of the task")
-        relay.flowing.set()
+        credentials.go_on()
         worker.wait_event("message_settled", message_id=message_id, outcome="deleted")
         assert worker.wait_exit() == 0
         assert not worker.found("worker_stuck")

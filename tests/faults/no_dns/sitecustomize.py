@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pycurl
+
 _getaddrinfo = socket.getaddrinfo
 
 
@@ -17,3 +19,13 @@ def _or_not(*args: Any, **kwargs: Any) -> Any:
 
 
 socket.getaddrinfo = _or_not
+
+
+class _Curl(pycurl.Curl):
+    def perform_rb(self) -> bytes:
+        if Path(os.environ["NO_DNS_FLAG"]).exists():
+            raise pycurl.error(pycurl.E_COULDNT_RESOLVE_HOST, "Could not resolve host: 127.0.0.1")
+        return bytes(super().perform_rb())
+
+
+pycurl.Curl = _Curl
