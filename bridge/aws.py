@@ -1,4 +1,4 @@
-"""The SQS clients, one per purpose, because their time-outs and retries differ on purpose.
+"""The boto3 clients for SQS, one per purpose, because their time-outs and retries differ on purpose.
 
 Credentials come from the SDK's own chain and endpoints from its own variables (AWS_ENDPOINT_URL_SQS…): nothing is ever
 read from a broker URL. One client serves many threads (boto3 clients are thread-safe, sessions and resources are not).

@@ -1,8 +1,7 @@
-"""The calls made for every ten messages, at a quarter of what they cost through a boto3 client.
+"""The calls made for every ten messages, at less than a third of what they cost through a boto3 client.
 
 A boto3 call takes 2 ms of CPU, nearly all of it Python, and a worker that moves 1,500 messages a second makes 300
-of them under one interpreter lock: they were the worker's largest cost (docs/decisions/sqs-calls-by-libcurl.md). So the
-three calls that come with every batch are signed by botocore and sent by libcurl (PycURL, which ``celery[sqs]`` brings
+of them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come with every batch are signed by botocore and sent by libcurl (PycURL, which ``celery[sqs]`` brings
 for Kombu's own SQS connection). All else stays with boto3, and these calls behave like its: the same arguments, answers
 (without ``ResponseMetadata``) and exceptions; endpoint, region, credentials, proxy and CA bundle are those of a boto3
 client that is passed in. What differs on purpose: nothing is tried again here, and an answer that is cut short or no
@@ -13,46 +12,29 @@ Source of the form: SQS developer guide, "Making requests with the AWS JSON prot
 from __future__ import annotations
 
 import base64
-import http.client
+import ctypes
 import json
 import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pycurl
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import (
-    ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    ProxyConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
-from botocore.httpsession import ProxyConfiguration, mask_proxy_url, where
-from botocore.parsers import JSONParser, ResponseParserError
+from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
+from botocore.httpsession import ProxyConfiguration, where
+from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from bridge.aws import CONNECT_SECONDS, error_code
 from bridge.calls import OK, ended
+from bridge.sqs_failures import network_error, refusal
 
-_UNREACHABLE = {pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT}
-_PROXY = {pycurl.E_COULDNT_RESOLVE_PROXY, pycurl.E_PROXY}
-# The last two: what came is no HTTP.
-_CLOSED = {
-    *(pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_PARTIAL_FILE),
-    *(pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_WEIRD_SERVER_REPLY),
-}
-_TLS = {pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE}
-
-#: What a slow answer is given beyond ``read_seconds`` at most; see ``_allow_more``.
-LONGEST_EXTRA_SECONDS = 60.0
+#: What a receive is given beyond ``read_seconds`` (as much again, if that is more) once an answer was too slow for it.
+#: The liveness calls a receiver dead after three times its longest call (bridge/liveness.py), which this stays below.
+SLOW_ANSWER_SECONDS = 7.5
 
 _all: weakref.WeakSet[SqsCalls] = weakref.WeakSet()
 
@@ -64,14 +46,14 @@ class SqsCalls:
         """``client`` is a boto3 SQS client of the boto3 ``session``; a call waits ``read_seconds`` for its answer."""
         self._credentials = session.get_credentials
         self._client = client
-        self._url, self._region = endpoint(client)
+        self._url, self._region, self._user_agent = destination(client)
         self._read_seconds = read_seconds
         self._extra_seconds = 0.0
         self._connect_seconds = min(CONNECT_SECONDS, read_seconds)
         bundle = session._session.get_config_variable("ca_bundle")  # boto3 shows its botocore session no other way
         self._ca_bundle: str = bundle or os.environ.get("REQUESTS_CA_BUNDLE") or where()
         self._proxy: str = ProxyConfiguration(get_environ_proxies(self._url)).proxy_url_for(self._url) or ""
-        # Not a threading.local: a pool child that is forked later would free it, see `_forget_connections`.
+        # Not a threading.local: a child that is forked later would free it; see `_leave_to_parent`.
         self._curls: dict[int, pycurl.Curl] = {}
         _all.add(self)
 
@@ -124,7 +106,8 @@ class SqsCalls:
         SigV4Auth(credentials.get_frozen_credentials(), "sqs", self._region).add_auth(signed)
         curl = self._curls.get(threading.get_ident()) or self._new_curl()
         headers = [f"{name}: {value}" for name, value in signed.headers.items()]
-        if "\n" in "".join(headers):  # libcurl would send it so, and what follows as a header or as the body
+        joined = "".join(headers)
+        if "\n" in joined or "\r" in joined:  # libcurl would send what follows as a header more, or as the body
             raise HTTPClientError(error="the access key id or the session token has a line break in it")
         # Without "Expect:" libcurl would ask before it sends a large body, which costs a round trip.
         curl.setopt(pycurl.HTTPHEADER, [*headers, "Expect:"])
@@ -135,10 +118,12 @@ class SqsCalls:
         try:
             data = curl.perform_rb()
         except pycurl.error as error:
-            raise self._network_error(curl, error) from error
+            if error.args[0] == pycurl.E_OPERATION_TIMEDOUT and action == "ReceiveMessage":
+                self._allow_more(arriving=curl.getinfo(pycurl.RESPONSE_CODE) > 0)
+            raise network_error(curl, error, url=self._url, proxy=self._proxy) from error
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         if status >= 300:
-            raise self._refused(action, _refusal(status, told, data))
+            raise self._refused(action, refusal(status, told, data))
         return _answer(action, data)
 
     def _new_curl(self) -> pycurl.Curl:
@@ -156,7 +141,7 @@ class SqsCalls:
             # "" keeps libcurl from reading the environment by rules of its own.
             (pycurl.PROXY, self._proxy),
             (pycurl.NOPROXY, ""),
-            (pycurl.USERAGENT, f"{self._client.meta.config.user_agent} {pycurl.version.split()[0]} bucket-brigade"),
+            (pycurl.USERAGENT, f"{self._user_agent} {pycurl.version.split()[0]} bucket-brigade"),
         ):
             curl.setopt(option, value)
         # A directory of the system's certificates, where libcurl was built with one: a bundle must not be added to it.
@@ -165,54 +150,40 @@ class SqsCalls:
         self._curls[threading.get_ident()] = curl
         return curl
 
-    def _network_error(self, curl: pycurl.Curl, error: pycurl.error) -> HTTPClientError:
-        code, text = error.args[0], str(error.args[1])
-        # The times of a connection that is used again are zero until its request was sent.
-        connected = curl.getinfo(pycurl.CONNECT_TIME) > 0 or curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
-        tunnel_refused = curl.getinfo(pycurl.HTTP_CONNECTCODE) >= 300
-        if self._proxy and (code in _PROXY or tunnel_refused or not connected):
-            return ProxyConnectionError(proxy_url=mask_proxy_url(self._proxy), error=text)
-        if code == pycurl.E_OPERATION_TIMEDOUT:
-            self._allow_more(curl)
-            kind: Any = ReadTimeoutError if connected else ConnectTimeoutError
-        elif code in _UNREACHABLE:
-            kind = EndpointConnectionError
-        elif code in _CLOSED:
-            kind = ConnectionClosedError
-        else:
-            kind = SSLError if code in _TLS else HTTPClientError
-        network_error: HTTPClientError = kind(endpoint_url=self._url, error=text)
-        return network_error
-
-    def _allow_more(self, curl: pycurl.Curl) -> None:
-        """Let the next calls take longer if this one ran out of time while its answer was arriving.
+    def _allow_more(self, *, arriving: bool) -> None:
+        """Give the next receives more time if this one ran out of it while its answer was arriving; else take it back.
 
         botocore's time is that of a silence, libcurl's that of the whole call. On a slow line ten large messages might
         never arrive in time, and be received in vain again and again.
         """
-        arriving = curl.getinfo(pycurl.SIZE_DOWNLOAD) > 0
-        extra = 2 * self._extra_seconds + self._read_seconds
-        self._extra_seconds = min(extra, LONGEST_EXTRA_SECONDS) if arriving else 0.0
+        self._extra_seconds = max(self._read_seconds, SLOW_ANSWER_SECONDS) if arriving else 0.0
 
-    def _refused(self, action: str, refusal: Any) -> ClientError:
+    def _refused(self, action: str, answer: dict[str, Any]) -> ClientError:
         """Return the exception of the client's own that botocore would raise: ``QueueDoesNotExist`` and its kin."""
-        error = refusal["Error"]
-        kind = self._client.exceptions.from_code(error.get("QueryErrorCode") or error.get("Code"))
-        refused: ClientError = kind(refusal, action)
+        code = answer["Error"].get("QueryErrorCode") or answer["Error"].get("Code")
+        refused: ClientError = self._client.exceptions.from_code(code)(answer, action)
         return refused
 
 
-def endpoint(client: Any) -> tuple[str, str]:
-    """Return the URL that a boto3 SQS client posts to, and the region that its calls are signed for.
+class Destination(NamedTuple):
+    """Where a client's calls go, the region they are signed for, and whose they are (``AWS_SDK_UA_APP_ID``)."""
 
-    ``client.meta.endpoint_url`` is not always that URL: with FIPS or dual-stack endpoints in some partitions botocore
+    url: str
+    region: str
+    user_agent: str
+
+
+def destination(client: Any) -> Destination:
+    """Return where a boto3 SQS client sends its calls, without making one.
+
+    ``client.meta.endpoint_url`` is not always the URL: with FIPS or dual-stack endpoints in some partitions botocore
     decides otherwise at each call. Its event ``before-call`` has what it decided, before anything is signed or sent.
     """
-    found: list[tuple[str, str]] = []
+    found: list[Destination] = []
 
     def look(params: Mapping[str, Any], context: Mapping[str, Any], **_: Any) -> None:
         region = (context.get("signing") or {}).get("region") or client.meta.region_name
-        found.append((str(params["url"]), str(region)))
+        found.append(Destination(params["url"], region, params["headers"]["User-Agent"]))
         raise _SeenError
 
     client.meta.events.register_first("before-call.sqs.ListQueues", look)
@@ -244,32 +215,16 @@ def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
     return {name: member for name, member in value.items() if member is not None}
 
 
-def _refusal(status: int, head: Sequence[bytes], data: bytes) -> dict[str, Any]:
-    """Return an error answer as botocore shows it."""
-    headers = {}
-    for line in head:
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.strip().lower()] = value.strip()
-    try:
-        parsed: dict[str, Any] = JSONParser().parse({"status_code": status, "headers": headers, "body": data}, None)
-    except Exception:  # noqa: BLE001 - no answer of SQS's: a proxy's page in another encoding, JSON of another form
-        text = http.client.responses.get(status, "")
-        parsed = {"Error": {"Code": str(status), "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return parsed
+def _leave_to_parent() -> None:
+    """Let a forked child keep its copies of the parent's handles untouched for as long as it lives, and use new ones.
+
+    To free one would tell the server that the parent's TLS connection ends, and would wait for threads of libcurl's
+    (those that look up names) that only the parent has: the child would die of it.
+    """
+    for calls in _all:
+        # A reference too many: any other way of keeping them ends with the interpreter, which would free them then.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(calls._curls))
+        calls._curls = {}
 
 
-def _forget_connections() -> None:
-    """Cut a forked child off from its parent's connections: freeing one would tell the server that TLS ends."""
-    with open(os.devnull, "r+b") as nothing:  # noqa: PTH123 - a descriptor, not a path's content
-        for calls in _all:
-            for curl in calls._curls.values():
-                try:
-                    socket = curl.getinfo(pycurl.ACTIVESOCKET)
-                except pycurl.error:  # in a call of a thread that is not here: never freed, for nobody returns from it
-                    continue
-                if socket >= 0:
-                    os.dup2(nothing.fileno(), socket, inheritable=False)
-            calls._curls = {}
-
-
-os.register_at_fork(after_in_child=_forget_connections)
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -26,6 +26,7 @@ from botocore.httpsession import mask_proxy_url
 from botocore.parsers import JSONParser
 
 _UNREACHABLE = {pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT}
+_PROXY_UNREACHABLE = {pycurl.E_COULDNT_RESOLVE_PROXY, pycurl.E_COULDNT_CONNECT}
 _CLOSED = {
     *(pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_PARTIAL_FILE),
     # What came is no HTTP. The second is of HTTP too; libcurl gave it a name without FTP later.
@@ -34,22 +35,16 @@ _CLOSED = {
 _TLS = {pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE}
 
 
-def timed_out_while_arriving(curl: pycurl.Curl, error: pycurl.error) -> bool | None:
-    """Say whether a call that ran out of time had begun to bring its answer; None for any other failure."""
-    if error.args[0] != pycurl.E_OPERATION_TIMEDOUT:
-        return None
-    return bool(curl.getinfo(pycurl.SIZE_DOWNLOAD) > 0)
-
-
 def network_error(curl: pycurl.Curl, error: pycurl.error, *, url: str, proxy: str) -> BotoCoreError:
     """Return botocore's exception for a transfer to ``url`` that failed; ``proxy`` is empty where there is none."""
     code, text = error.args[0], str(error.args[1])
-    # The connection's own time is zero when it was there before; the other is zero until the request was sent.
-    connected = curl.getinfo(pycurl.CONNECT_TIME) > 0 or curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
+    timed_out = code == pycurl.E_OPERATION_TIMEDOUT
+    # Made, or there before. Not libcurl's times: some of its versions set them all when a transfer ends, ever so early.
+    connected = curl.getinfo(pycurl.NUM_CONNECTS) > 0 or curl.getinfo(pycurl.REQUEST_SIZE) > 0
     tunnel_refused = curl.getinfo(pycurl.HTTP_CONNECTCODE) >= 300
-    if proxy and (tunnel_refused or not connected):
+    if proxy and (tunnel_refused or code in _PROXY_UNREACHABLE or (timed_out and not connected)):
         return ProxyConnectionError(proxy_url=mask_proxy_url(proxy), error=text)
-    if code == pycurl.E_OPERATION_TIMEDOUT:
+    if timed_out:
         kind: Any = ReadTimeoutError if connected else ConnectTimeoutError
     elif code in _UNREACHABLE:
         kind = EndpointConnectionError
