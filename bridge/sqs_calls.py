@@ -1,11 +1,12 @@
 """The calls made for every ten messages, at less than a third of what they cost through a boto3 client.
 
 A boto3 call takes 2 ms of CPU, nearly all of it Python, and a worker that moves 1,500 messages a second makes 300
-of them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come with every batch are signed by botocore and sent by libcurl (PycURL, which ``celery[sqs]`` brings
-for Kombu's own SQS connection). All else stays with boto3, and these calls behave like its: the same arguments, answers
-(without ``ResponseMetadata``) and exceptions; endpoint, region, credentials, proxy and CA bundle are those of a boto3
-client that is passed in. What differs on purpose: nothing is tried again here, and an answer that is cut short or no
-JSON is an error, where botocore takes it for an empty one.
+of them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come
+with every batch are signed by botocore and sent by libcurl (PycURL, which ``celery[sqs]`` brings for Kombu's own SQS
+connection). All else stays with boto3, and these calls behave like its: the same arguments, answers (without
+``ResponseMetadata``) and exceptions; endpoint, region, credentials, proxy and CA bundle are those of a boto3 client
+that is passed in. What differs on purpose: nothing is tried again here, and an answer that is cut short or no JSON is
+an error, where botocore takes it for an empty one.
 Source of the form: SQS developer guide, "Making requests with the AWS JSON protocol"; awsQueryCompatible, Smithy.
 """
 
