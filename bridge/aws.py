@@ -29,7 +29,7 @@ def beat_read_seconds(visibility_timeout_seconds: float) -> float:
     return max(1.0, min(5.0, visibility_timeout_seconds / 2))
 
 
-Purpose = Literal["receive", "settle", "send"]
+Purpose = Literal["settle", "send"]
 
 
 def new_session(region: str | None) -> Any:
@@ -49,9 +49,8 @@ def sqs_client(
 ) -> Any:
     """Return a new SQS client whose calls wait ``read_seconds`` for an answer.
 
-    ``receive``: no retries of the SDK's, because the receivers back off themselves and must know of each failure.
-    ``settle``: none either, because a lease is running out while it waits, and the lanes try again. ``send``
-    (``.delay()`` in a user's process): the SDK's standard retries, because nothing else would try again.
+    ``settle``: no retries of the SDK's, because a lease is running out while it waits, and the lanes try again.
+    ``send`` (``.delay()`` in a user's process): its standard retries, because nothing else would try again.
     ``connections`` is the number of threads that use it at once. Without a ``session`` it has one of its own.
     """
     from botocore.config import Config
