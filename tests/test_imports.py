@@ -76,6 +76,7 @@ ROOMS = {
     "bridge.event_buffer": "io",
     "bridge.bus_link": "io",
     "bridge.calls": "io",
+    "bridge.stop_event": "io",
     "bridge.sqs_calls": "io",
     "bridge.sqs_failures": "io",
     "bridge.queues": "io",

@@ -27,6 +27,7 @@ from bridge.cli.one_line import aws_text
 from bridge.object_listing import find_bucket, listed_objects
 from bridge.s3_event import ObjectRecord
 from bridge.s3_source import s3_client
+from bridge.stop_event import StopEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Backfill:
 class Stop:
     """Set by SIGINT or SIGTERM; ``exit_code`` is then the shell's word for that signal."""
 
-    event: threading.Event = field(default_factory=threading.Event)
+    event: StopEvent = field(default_factory=StopEvent)
     exit_code: int = 0
 
 
@@ -206,7 +207,7 @@ def stopping() -> Iterator[Stop]:
 
     def ask_to_stop(number: int, _: Any) -> None:
         stop.exit_code = 128 + number
-        stop.event.set()
+        stop.event.set_by_handler()
         restore()
 
     for number in former:

@@ -65,6 +65,7 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
     from bridge.aws import sqs_client
     from bridge.depths import Depths, watched
     from bridge.health import Answer, HealthServer, as_json
+    from bridge.stop_event import StopEvent
 
     bridge_logger = logging.getLogger("bridge")
     bridge_logger.addHandler(logging.StreamHandler())
@@ -74,9 +75,9 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
     )
     log = logs.get_logger(__name__)
 
-    stopped = threading.Event()
+    stopped = StopEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda *_: stopped.set_by_handler())
     try:
         server = HealthServer(settings.health_host, port)
     except SettingsError as error:

@@ -25,6 +25,7 @@ from bridge.aws import error_code, sqs_client
 from bridge.batch_sending import PARALLEL, BatchSender, Outgoing, SendFailed
 from bridge.errors import SettingsError
 from bridge.settings import load_queue_settings
+from bridge.stop_event import StopEvent
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -153,9 +154,9 @@ def _serve(host: str, port: int, target: Any, target_url: str) -> None:
         from bridge.local.stack import create_resources, moto_server
     except ModuleNotFoundError as error:
         raise click.ClickException(f"needs {error.name}: pip install 'bucket-brigade[local]'") from error
-    stopped = threading.Event()
+    stopped = StopEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda *_: stopped.set_by_handler())
     try:
         with moto_server(host, port) as endpoint_url:
             stack = create_resources(endpoint_url, "uploads", max_receive_count=1000, visibility_timeout_seconds=30)
