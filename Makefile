@@ -5,7 +5,7 @@
 
 BIN := .venv/bin
 SLOW := $(BIN)/python -m pytest -m "servers or slow"
-ONE_HALF := tests/bad_input tests/chaos tests/e2e tests/faults tests/once_e2e tests/setup_cli tests/startup tests/task_queue
+ONE_HALF := tests/bad_input tests/chaos tests/e2e tests/faults tests/once_e2e tests/setup_cli tests/task_queue
 STAMP := .venv/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 RECENT_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
