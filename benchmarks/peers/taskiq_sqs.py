@@ -1,7 +1,7 @@
 """Taskiq with taskiq-aio-sqs: one worker process, uvloop, receives of ten.
 
 ``max_number_of_messages=10`` is the receive size its README offers (the default is 1; its "message batching" concerns
-sending only: https://pypi.org/project/taskiq-aio-sqs/). 100 tasks at once is taskiq's default
+sending only: the README of taskiq-aio-sqs). 100 tasks at once is taskiq's default
 (https://taskiq-python.github.io/guide/cli.html); its worker runs on uvloop when that is installed, and it is here.
 A DeleteMessage for each message.
 """
