@@ -12,7 +12,7 @@ import pytest
 
 from bridge import cli
 from bridge.health import Answer, HealthServer, as_json
-from tests.health.asking import free_port
+from tests.servers.port import free_port
 
 REPORT = {
     "status": "healthy",

@@ -15,7 +15,8 @@ import pytest
 from bridge import health
 from bridge.errors import SettingsError
 from bridge.health import CLIENT_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, Answer, HealthServer, as_json
-from tests.health.asking import ask, free_port
+from tests.health.asking import ask
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 
 

@@ -17,9 +17,10 @@ from typing import Any
 from benchmarks.figures import environments
 from benchmarks.measure import Process, running
 from benchmarks.peers import bridge_worker, s3_events, stock_celery
-from benchmarks.peers.place import Command, Place, free_port
+from benchmarks.peers.place import Command, Place
 from benchmarks.queue_client import SqsQueue
 from benchmarks.servers import Proxy, delay_proxy, memory_sqs
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 
 #: Both folders of tasks; what a stock Celery sees is the same.

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-from benchmarks.peers.place import Command, Place, free_port
+from benchmarks.peers.place import Command, Place
+from tests.servers.port import free_port
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +27,8 @@ from bridge.local.worker import PACKAGES
 FLOWER_PORT = 5555
 START_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
+#: Linux (from 32,768) and macOS (from 49,152) give the higher ones to any outgoing connection, also while Redis starts.
+_PORTS = (20_000, 32_000)
 
 
 class MonitorNotStarted(BridgeError):  # noqa: N818 - says what is the case
@@ -48,7 +51,7 @@ def local_redis() -> Iterator[str]:
     program = _redis_program()
     if program is None:
         raise MonitorNotStarted(missing_for_flower())
-    port = _free_port(0)
+    port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with _tethered(command, os.environ, Path(folder, "redis.log")):
@@ -106,14 +109,14 @@ def _await_port(port: int, log: Path) -> None:
             time.sleep(_LOOK_SECONDS)
 
 
-def _free_port(wanted: int) -> int:
-    """Return the wanted port if it is free, else another; 0 wants any."""
+def _free_port(wanted: int | None = None) -> int:
+    """Return the wanted port if it is free, else another of those that no outgoing connection is given."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", wanted or random.SystemRandom().randrange(*_PORTS)))
         except OSError:
-            return _free_port(0)
+            return _free_port()
         return int(probe.getsockname()[1])
 
 

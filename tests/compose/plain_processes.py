@@ -17,6 +17,7 @@ from typing import Any, Self
 from bridge.local import tether
 from tests.compose import compose_file as compose
 from tests.servers import elasticmq
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 
 #: How long a service may take until its health check is content, on a busy machine.
@@ -31,7 +32,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.services = compose.services()
-        self.ports = {name: _free_port() for name in (*ADDRESSES, "worker", "flower")}
+        self.ports = {name: free_port() for name in (*ADDRESSES, "worker", "flower")}
 
     def translated(self, service: str, text: str) -> str:
         """Return ``text`` with host names, ports and folders of the container replaced by those of this machine."""
@@ -151,9 +152,3 @@ def _elasticmq_command(port: int) -> Sequence[str]:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,8 @@ import pytest
 
 from bridge.liveness import LOOP_SECONDS, longest_call_seconds
 from tests.delivery_e2e.conftest import Scenarios, Site, kill, patient
-from tests.health.asking import await_status, free_port, told
+from tests.health.asking import await_status, told
+from tests.servers.port import free_port
 from tests.servers.sqs import SqsServer
 
 # The first test that asks for a scenario waits for the start of many workers, which takes long on a busy machine.

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers.waiting import wait_until
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody had just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def ask(port: int, path: str, *, method: str = "GET", timeout_seconds: float = 10) -> tuple[int, bytes]:

@@ -11,8 +11,9 @@ import pytest
 
 from tests.delivery_e2e.conftest import Scenarios, Site
 from tests.fault_proxy import Call
-from tests.health.asking import free_port, samples, told
+from tests.health.asking import samples, told
 from tests.health.conftest import scenario
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]

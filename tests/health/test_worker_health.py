@@ -12,8 +12,9 @@ import pytest
 
 from bridge.health import HealthServer
 from tests.delivery_e2e.conftest import Scenarios, Site, kill
-from tests.health.asking import ask, await_status, free_port, samples, told
+from tests.health.asking import ask, await_status, samples, told
 from tests.health.conftest import scenario
+from tests.servers.port import free_port
 from tests.servers.sqs import environment_for
 from tests.servers.waiting import wait_until
 from tests.worker_process import WorkerProcess

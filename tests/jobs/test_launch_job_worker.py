@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.fault_proxy import Call, FaultProxy
-from tests.health.asking import free_port
 from tests.jobs.conftest import Cluster, any_cluster
 from tests.kube_stand_in import KubeStandIn, check
+from tests.servers.port import free_port
 from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, environment_for, receive, send
 from tests.servers.waiting import wait_until
 from tests.worker_process import WorkerProcess

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.health.asking import await_status, free_port
+from tests.health.asking import await_status
 from tests.k8s.conftest import Rendered
 from tests.k8s.kustomize import Document
+from tests.servers.port import free_port
 from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, counts, environment_for, receive, send
 from tests.servers.waiting import wait_until
 from tests.worker_process import WorkerProcess

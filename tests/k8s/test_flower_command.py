@@ -12,9 +12,9 @@ from types import ModuleType
 
 import pytest
 
-from tests.health.asking import free_port
 from tests.k8s.conftest import Rendered
 from tests.k8s.kustomize import one
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 
 pytestmark = pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from bridge.local import tether
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 
 START_SECONDS = 30
@@ -36,7 +37,7 @@ class RedisServer:
         self._log = log
         self._options = (*options, *(("--requirepass", password) if password else ()))
         self.password = password
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -105,9 +106,3 @@ class RedisServer:
             return self.ask("PING").startswith(b"+PONG")
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
