@@ -45,6 +45,7 @@ class BusDispatcher:
             connection.release()
         self.app = app_or_default(app or self.app)
         self.hostname = hostname or anon_nodename()
+        self._forward = self.app.clock.forward
         self.headers = {"hostname": self.hostname}
         self.pid = os.getpid()
         #: Remote control takes "task" out and puts it in again (``control disable_events``).
@@ -77,16 +78,13 @@ class BusDispatcher:
             return
         if "task" not in self.groups and type.startswith("task-"):
             return
-        self._bus.send(
-            {
-                **fields,
-                "type": type,
-                "hostname": self.hostname,
-                "pid": self.pid,
-                "clock": None if blind else self.app.clock.forward(),
-                "timestamp": time.time(),
-            }
-        )
+        # Into what is ours already: three events a task are a sixth of a short one's cost.
+        fields["type"] = type
+        fields["hostname"] = self.hostname
+        fields["pid"] = self.pid
+        fields["clock"] = None if blind else self._forward()
+        fields["timestamp"] = time.time()
+        self._bus.send(fields)
 
     def publish(self, type: str, fields: dict[str, Any], producer: Any, blind: bool = False, **_: Any) -> None:  # noqa: A002 - Celery's name
         """Send an event over the bus, not with ``producer``, which is SQS's (``task_send_sent_event``)."""

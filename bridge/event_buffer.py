@@ -44,7 +44,7 @@ class EventBuffer:
 
     def add(self, event: Event) -> bool:
         """Add one event, its long texts cut; True when the buffer was empty before."""
-        characters = _cut_texts(event)
+        characters = _characters(event)
         dropped = 0
         with self._lock:
             was_empty = not self._events
@@ -65,6 +65,14 @@ class EventBuffer:
             taken = [self._events.popleft() for _ in range(min(most, len(self._events)))]
             self._characters -= sum(characters for _, characters in taken)
         return [event for event, _ in taken]
+
+
+def _characters(event: Event) -> int:
+    characters = 0
+    for value in event.values():
+        if isinstance(value, str):
+            characters += len(value)
+    return characters if characters <= MAX_TEXT_CHARACTERS else _cut_texts(event)
 
 
 def _cut_texts(event: Event) -> int:

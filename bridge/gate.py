@@ -82,7 +82,8 @@ class Gate:
             self._pump()
 
     def _pump(self) -> None:
-        while self._line and self._table.counts[_RUNNING] < self._processes():
+        processes = self._processes() if self._line else 0
+        while self._line and self._table.counts[_RUNNING] < processes:
             lease, request = self._line.popleft()
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)

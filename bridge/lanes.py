@@ -44,13 +44,13 @@ class Batches(Generic[Job]):
         self._tie = itertools.count()
 
     def add(self, key: str, job: Job, now: float, delay_seconds: float = 0.0) -> bool:
-        """Let a job wait, for ``delay_seconds`` before anything else; say whether a batch may be due sooner by it."""
+        """Let a job wait, for ``delay_seconds`` before anything else; say whether one more batch is due, or sooner."""
         if delay_seconds > 0:
             heapq.heappush(self._later, (now + delay_seconds, next(self._tie), key, job))
             return True
         jobs = self._ready.setdefault(key, deque())
         jobs.append((now, job))
-        return len(jobs) == 1 or len(jobs) >= self.batch_size
+        return len(jobs) == 1 or len(jobs) % self.batch_size == 0
 
     def take(self, now: float, *, flush: bool = False) -> list[Job]:
         """Return the next due batch, of one key; empty when none is due. ``flush``: no lingering."""

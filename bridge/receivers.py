@@ -188,9 +188,14 @@ class Receivers:
 
     def _wake(self) -> None:
         """Wake one receiver of each queue that has room for a receive; at every change, under the table's lock."""
+        counts, (window, processes) = self._table.counts, self._pool_now()
+        free, ready = window - counts[_WAITING] - counts[_RUNNING], counts[_WAITING] - processes
         for polls in self._polls.values():
             # One that was woken has not looked yet, and will pass on what it leaves.
             if polls.woken or not (polls.first_waits or polls.extra_wait):
+                continue
+            # Most changes leave too little room, which is seen sooner than the size of a receive is found.
+            if not polls.idle and free - polls.asked < min(self._limit, window) and ready + polls.asked >= 0:
                 continue
             if polls.first_waits and self._size(polls, extra=False):
                 polls.woken = True
@@ -204,10 +209,7 @@ class Receivers:
             return 0
         counts = self._table.counts
         waiting, running = counts[_WAITING], counts[_RUNNING]
-        now = time.monotonic()
-        if now - self._pool_at >= self._pool_seconds:
-            self._pool_at, self._pool = now, (self._window(), self._processes())
-        window, processes = self._pool
+        window, processes = self._pool_now()
         # The one long poll of a queue goes on whatever the others do, at the price of a window that may be passed.
         others = sum(p.extra_asked for p in self._polls.values() if p is not polls) if extra else 0
         return receive_size(
@@ -219,6 +221,12 @@ class Receivers:
             busy_processes_left=processes - waiting,
             limit=self._limit,
         )
+
+    def _pool_now(self) -> tuple[int, int]:
+        now = time.monotonic()
+        if now - self._pool_at >= self._pool_seconds:
+            self._pool_at, self._pool = now, (self._window(), self._processes())
+        return self._pool
 
     def _receive(self, polls: _QueuePolls, size: int, *, extra: bool, probing: bool) -> Sequence[Mapping[str, Any]]:
         if extra:

@@ -40,12 +40,19 @@ log = get_logger(__name__)
 
 #: The process of the run is gone, so nothing of what it claimed was released.
 _KILLED = frozenset({"worker-lost", "time-limit"})
+#: Verdicts that every run needs, or may need, made once.
+_DONE, _REVOKED = Delete(), Delete("ignored", "revoked")
 
 
 class Request(CeleryRequest):
     """One message handed to Celery, and the lease that holds it."""
 
     lease: Lease
+    _verdict: Verdict | None = None
+    #: Of all requests, for hardly one ever needs it: between a time limit and the release of a killed run's claim.
+    _deferral = threading.Lock()
+    _deferred: Literal["no", "pending", "done"] = "no"
+    _timeout_meanwhile: float | None = None
 
     def __init__(self, message: Any, **options: Any) -> None:
         """Find the lease by Kombu's delivery tag; raises InvalidTaskError when it is gone."""
@@ -53,17 +60,12 @@ class Request(CeleryRequest):
         if isinstance(self._body, list):
             self._content_type = self._content_encoding = None  # Celery's own sign that nothing is to be decoded
         self.acknowledged = False
-        lease = message.channel.bridge.leases.get(message.delivery_tag)
+        bridge = message.channel.bridge
+        lease = bridge.leases.get(message.delivery_tag)
         if lease is None:
             raise InvalidTaskError("the message is no longer held")
         self.lease = lease
-        self._settle = message.channel.bridge.settler.settle
-        self._request_drain = message.channel.bridge.request_forced_drain
-        self._releases = message.channel.bridge.releases
-        self._verdict: Verdict | None = None
-        self._deferral = threading.Lock()
-        self._deferred: Literal["no", "pending", "done"] = "no"
-        self._timeout_meanwhile: float | None = None
+        self._bridge = bridge
         lease.request = weakref.ref(self)
 
     def acknowledge(self) -> None:
@@ -72,20 +74,20 @@ class Request(CeleryRequest):
             self.acknowledged = True
             if self._verdict is None:
                 run_report.succeeded(self)
-            self._settle(self.lease, self._verdict or Delete())
+            self._bridge.settler.settle(self.lease, self._verdict or _DONE)
 
     def reject(self, requeue: bool = False) -> None:
         """The run is over and failed; ``requeue`` carries no meaning."""
         if not self.acknowledged:
             self.acknowledged = True
             verdict = self._verdict or DeadLetter("rejected", None, "Celery rejected the message")
-            self._settle(self.lease, verdict)
+            self._bridge.settler.settle(self.lease, verdict)
             if isinstance(verdict, HandBack) or (isinstance(verdict, DeadLetter) and verdict.reason == "rejected"):
                 self.send_event("task-rejected", requeue=isinstance(verdict, HandBack))
 
     def revoked(self) -> bool:
         """Say whether the task was revoked or has expired; then its message is settled as ignored."""
-        self._verdict = Delete("ignored", "revoked")
+        self._verdict = _REVOKED
         try:
             is_revoked = bool(super().revoked())
         finally:
@@ -94,11 +96,11 @@ class Request(CeleryRequest):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Celery's cold shutdown wants the task stopped: the drain does that, in its own order."""
-        self._request_drain()
+        self._bridge.request_forced_drain()
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End it on somebody's word (``revoke(terminate=True)``); its message is settled as ignored."""
-        self._verdict = Delete("ignored", "revoked")
+        self._verdict = _REVOKED
         try:
             super().terminate(pool, signal)
         except Exception:
@@ -194,10 +196,10 @@ class Request(CeleryRequest):
             # Only the store knows how many runs of this message have failed, and the message must find its claim free.
             self._deferred = "pending"
             release.then = partial(self._end_released_run, exc_info, failure, send_failed_event)
-            self._releases.add(release)
+            self._bridge.releases.add(release)
             return
         if release is not None:
-            self._releases.add(release)
+            self._bridge.releases.add(release)
         self._end_with(failure, exc_info, send_failed_event, return_ok)
 
     def _end_released_run(

@@ -51,6 +51,7 @@ class Settler:
         self._visibility: Lane[Settlement] = Lane("visibility", self._change_visibility, threads=2)
         self._dead_letters: Lane[Settlement] = Lane("dead-letter", self._send_dead_letter, batch_size=1, threads=2)
         self._lanes = (self._deletes, self._visibility, self._dead_letters)
+        self._lane_of: dict[type[Verdict], Lane[Settlement]] = {Delete: self._deletes, DeadLetter: self._dead_letters}
 
     def start(self) -> None:
         """Start the lanes' threads."""
@@ -70,8 +71,7 @@ class Settler:
 
     def carry_out(self, lease: Lease, verdict: Verdict) -> None:
         """Put a message whose state was already changed (a hand-back decided by the table) on its lane."""
-        lane = {Delete: self._deletes, DeadLetter: self._dead_letters}.get(type(verdict), self._visibility)
-        lane.add(lease.queue.url, Settlement(lease, verdict))
+        self._lane_of.get(type(verdict), self._visibility).add(lease.queue.url, Settlement(lease, verdict))
 
     @property
     def pending(self) -> int:

@@ -2,8 +2,8 @@
 
 A boto3 call takes 2 ms of CPU, nearly all of it Python, and a worker that moves 1,500 messages a second makes 300
 of them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come
-with every batch are signed by botocore and sent by libcurl (PycURL, which ``celery[sqs]`` brings for Kombu's own SQS
-connection). All else stays with boto3, and these calls behave like its: the same arguments, answers (without
+with every batch are signed by ``bridge.sigv4`` and sent by libcurl (PycURL, which ``celery[sqs]`` brings for Kombu's
+own SQS connection). All else stays with boto3, and these calls behave like its: the same arguments, answers (without
 ``ResponseMetadata``) and exceptions; endpoint, region, credentials, proxy and CA bundle are those of a boto3 client
 that is passed in. What differs on purpose: nothing is tried again here, and an answer that is cut short or no JSON is
 an error, where botocore takes it for an empty one.
@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pycurl
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
 from botocore.httpsession import ProxyConfiguration, where
 from botocore.parsers import ResponseParserError
@@ -31,6 +29,7 @@ from botocore.utils import get_environ_proxies
 
 from bridge.aws import CONNECT_SECONDS, error_code
 from bridge.calls import OK, ended
+from bridge.sigv4 import Signer
 from bridge.sqs_failures import network_error, refusal
 
 #: What a receive is given beyond ``read_seconds`` (as much again, if that is more) once an answer was too slow for it.
@@ -47,7 +46,8 @@ class SqsCalls:
         """``client`` is a boto3 SQS client of the boto3 ``session``; a call waits ``read_seconds`` for its answer."""
         self._credentials = session.get_credentials
         self._client = client
-        self._url, self._region, self._user_agent = destination(client)
+        self._url, region, self._user_agent = destination(client)
+        self._signer = Signer(self._url, region)
         self._read_seconds = read_seconds
         self._extra_seconds = 0.0
         self._connect_seconds = min(CONNECT_SECONDS, read_seconds)
@@ -91,22 +91,11 @@ class SqsCalls:
         return answer
 
     def _exchange(self, action: str, body: bytes) -> dict[str, Any]:
-        signed = AWSRequest(
-            "POST",
-            self._url,
-            headers={
-                "Content-Type": "application/x-amz-json-1.0",
-                "X-Amz-Target": f"AmazonSQS.{action}",
-                "x-amzn-query-mode": "true",  # or SQS would not say its old error codes, which boto3 shows
-            },
-            data=body,
-        )
         credentials = self._credentials()
         if credentials is None:
             raise NoCredentialsError
-        SigV4Auth(credentials.get_frozen_credentials(), "sqs", self._region).add_auth(signed)
+        headers = self._signer.headers(credentials.get_frozen_credentials(), f"AmazonSQS.{action}", body)
         curl = self._curls.get(threading.get_ident()) or self._new_curl()
-        headers = [f"{name}: {value}" for name, value in signed.headers.items()]
         joined = "".join(headers)
         if "\n" in joined or "\r" in joined:  # libcurl would send what follows as a header more, or as the body
             raise HTTPClientError(error="the access key id or the session token has a line break in it")

@@ -77,6 +77,7 @@ ROOMS = {
     "bridge.bus_link": "io",
     "bridge.calls": "io",
     "bridge.stop_event": "io",
+    "bridge.sigv4": "io",
     "bridge.sqs_calls": "io",
     "bridge.sqs_failures": "io",
     "bridge.queues": "io",
