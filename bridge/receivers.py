@@ -46,22 +46,26 @@ Deliver = Callable[[Queue, Sequence[Mapping[str, Any]], float], None]
 
 
 def receive_size(
-    *, window: int, held: int, asked: int, unconfirmed: int, idle: bool, busy_processes_left: int, limit: int = BATCH
+    *, window: int, waiting: int, running: int, processes: int, asked: int, unconfirmed: int, idle: bool, limit: int
 ) -> int:
     """Return how many messages to ask for now; 0 means: start no receive. Pure.
 
-    ``held`` are messages waiting or running, ``asked`` those that other receives under way may bring, ``unconfirmed``
-    those that finished and await SQS's confirmation. ``idle`` says that the queue's last receive brought nothing.
-    ``busy_processes_left`` is how many processes have no message to go to next.
+    ``waiting`` and ``running`` are messages held, ``asked`` those that other receives under way may bring,
+    ``unconfirmed`` those that finished and await SQS's confirmation. ``idle`` says that the queue's last receive
+    brought nothing. ``limit`` is the most that one receive may bring.
     """
     if unconfirmed > max(UNCONFIRMED_LIMIT, window):
         return 0
-    ask = min(limit, window - held - asked)
+    batch = min(limit, window)
+    ask = min(limit, window - waiting - running - asked)
     if ask <= 0:
         return 0
-    if idle or ask == min(limit, window) or busy_processes_left > asked:
+    if idle or ask == batch:
         return ask
-    return 0
+    if window - processes - batch >= processes / 2:
+        # There will be room for a whole batch while half of the busy processes still have their next message.
+        return 0
+    return ask if processes - waiting > asked else 0
 
 
 class Receivers:
@@ -214,11 +218,12 @@ class Receivers:
         others = sum(p.extra_asked for p in self._polls.values() if p is not polls) if extra else 0
         return receive_size(
             window=window,
-            held=waiting + running,
+            waiting=waiting,
+            running=running,
+            processes=processes,
             asked=polls.asked + others,
             unconfirmed=counts[_ENDING] + counts[_RELEASING],
             idle=polls.idle,
-            busy_processes_left=processes - waiting,
             limit=self._limit,
         )
 

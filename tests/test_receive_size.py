@@ -9,9 +9,9 @@ from bridge.receivers import receive_size
 
 
 def size(**changed):
-    """A receive of an idle worker with a window of 20, but for what is said."""
-    given = {"window": 20, "held": 0, "asked": 0, "unconfirmed": 0, "idle": True, "busy_processes_left": 0}
-    return receive_size(**(given | changed))
+    """A receive of an idle worker of two processes with a window of 20, but for what is said; ``held`` ones wait."""
+    given = {"window": 20, "waiting": changed.pop("held", 0), "running": 0, "processes": 2, "asked": 0}
+    return receive_size(**({**given, "unconfirmed": 0, "idle": True, "limit": 10} | changed))
 
 
 counts = st.integers(0, 300)
@@ -19,24 +19,27 @@ counts = st.integers(0, 300)
 
 @given(
     window=st.integers(1, 300),
-    held=counts,
+    waiting=counts,
+    running=counts,
+    processes=counts,
     asked=counts,
     unconfirmed=counts,
     idle=st.booleans(),
-    left=st.integers(-300, 300),
     limit=st.integers(1, 10),
 )
-def test_never_more_than_the_window_and_the_limit(window, held, asked, unconfirmed, idle, left, limit):
+def test_never_more_than_the_window_and_the_limit(window, waiting, running, processes, asked, unconfirmed, idle, limit):
     """What is held, what is under way and what is asked for now fit into the window together."""
     ask = receive_size(
         window=window,
-        held=held,
+        waiting=waiting,
+        running=running,
+        processes=processes,
         asked=asked,
         unconfirmed=unconfirmed,
         idle=idle,
-        busy_processes_left=left,
         limit=limit,
     )
+    held = waiting + running
     assert 0 <= ask <= limit
     assert ask == 0 or held + asked + ask <= window
     if unconfirmed > max(100, window):
@@ -61,16 +64,40 @@ def test_with_work_about_a_receive_waits_for_ten_slots():
 def test_a_smaller_window_or_limit_is_enough():
     """The whole window, or the most a poll may bring, stands for the ten."""
     assert size(idle=False, window=4) == 4
-    assert size(idle=False, window=4, held=1) == 0
+    assert size(idle=False, window=4, processes=1, held=1) == 0
     assert size(idle=False, held=17, limit=3) == 3
     assert size(idle=False, held=18, limit=3) == 0
 
 
 def test_a_process_that_would_run_dry_does_not_wait():
     """A free process without a next message gets a receive at once, unless one under way will bring enough."""
-    assert size(idle=False, held=15, busy_processes_left=1) == 5
-    assert size(idle=False, held=10, asked=5, busy_processes_left=5) == 0
-    assert size(idle=False, held=10, asked=5, busy_processes_left=6) == 5
+    assert size(idle=False, processes=16, held=15) == 5
+    assert size(idle=False, processes=15, held=10, asked=5) == 0
+    assert size(idle=False, processes=16, held=10, asked=5) == 5
+    assert size(idle=False, window=8, processes=2, running=2, held=1) == 5
+    assert size(idle=False, window=32, processes=32, running=31) == 1
+
+
+def test_a_window_with_a_batch_to_spare_waits_for_the_batch():
+    """With a message for every process and half as many again beyond ten, small pieces gain nothing and cost calls."""
+    many = {"idle": False, "window": 64, "processes": 32, "running": 32}
+    assert size(**many, held=31) == 0
+    assert size(**many, held=23) == 0
+    assert size(**many, held=22) == 10
+    assert size(**{**many, "window": 57}, held=20) == 5
+
+
+@given(
+    window=st.integers(1, 300),
+    processes=st.integers(1, 300),
+    busy=st.integers(0, 300),
+    limit=st.integers(1, 10),
+)
+def test_no_process_idles_while_there_is_room_for_it(window, processes, busy, limit):
+    """A process without a message, and without one that waits or is asked for, means a receive at once."""
+    running = min(busy, processes - 1)
+    if window > running:
+        assert size(idle=False, window=window, processes=processes, running=running, limit=limit) > 0
 
 
 def test_too_many_unconfirmed_messages_stop_the_receiving():
