@@ -32,6 +32,11 @@ class BusLink:
         return time.monotonic() >= self._next_try_at
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the last try failed; False before the first."""
+        return self._told_at is not None
+
+    @property
     def wait_seconds(self) -> float:
         """How long that pause still is."""
         return max(0.0, self._next_try_at - time.monotonic())

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
+from celery import signals
 from celery.events.event import event_exchange
 from celery.utils.time import utcoffset
 from celery.worker import state as worker_state
@@ -24,7 +25,7 @@ from kombu.exceptions import EncodeError
 from bridge import metrics
 from bridge.bus import BusAddress, bus_connection
 from bridge.bus_link import BusLink
-from bridge.event_buffer import Event, EventBuffer
+from bridge.event_buffer import MAX_EVENTS, Event, EventBuffer
 from bridge.log import get_logger
 
 log = get_logger(__name__)
@@ -50,15 +51,18 @@ class EventBus:
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._link = BusLink(address.shown, "events")
+        self._connected = metrics.monitor_connected.labels("events")
         self._producer: Any = None
         self._connection: Any = None
         self._beat: Event | None = None
         self._beat_at = 0.0
 
     def send(self, event: Event) -> None:
-        """Have an event sent, soon, if the bus takes it."""
+        """Have an event sent, soon, if the bus takes it; heartbeats are not kept for a bus that is away."""
         if event["type"] in ("worker-online", "worker-heartbeat"):
             self._beat, self._beat_at = event, time.monotonic()
+            if event["type"] == "worker-heartbeat" and self._link.is_lost:
+                return
         if self.buffer.add(event):
             self._some.set()
             if self._thread is None:
@@ -68,8 +72,10 @@ class EventBus:
         """Send what is left, a worker's last word with it, and end; waits ``timeout_seconds`` at most."""
         self._closing.set()
         self._some.set()
-        if self._thread is not None and self._connection is not None:
+        if self._thread is not None and not self._link.is_lost:
             self._thread.join(timeout_seconds)
+        if left := len(self.buffer.take(MAX_EVENTS)):
+            metrics.events_dropped.inc(left)
 
     def _start(self) -> None:
         with self._start_lock:
@@ -83,10 +89,12 @@ class EventBus:
             self._some.clear()
             self._closing.wait(GATHER_SECONDS if self.buffer else 0)
             self._beat_if_due()
+            if self._link.is_lost:
+                self._connect()  # also when there is nothing to send: the bus is to be known as back
             self._send_all()
         if self._beat is not None:
             self.buffer.add({**_worker_now(self._beat), "type": "worker-offline"})
-        if self._connection is not None:
+        if not self._link.is_lost:
             self._send_all()
         self._disconnect()
 
@@ -151,11 +159,13 @@ class EventBus:
             self._link.failed(error)
             return False
         self._connection = connection
+        self._connected.set(1)
         self._link.works()
         return True
 
     def _disconnect(self) -> None:
         self._producer = None
+        self._connected.set(0)
         connection, self._connection = self._connection, None
         if connection is not None:
             _close_quietly(connection)
@@ -174,6 +184,13 @@ class _PerProcess:
 
 _here = _PerProcess()
 os.register_at_fork(after_in_child=_here.forget)
+
+
+@signals.worker_process_shutdown.connect(weak=False, dispatch_uid="bridge.events-end")
+def _close_all(**_: Any) -> None:
+    """Let a pool child send its tasks' own last events before it ends, replaced or stopped."""
+    for bus in list(_here.buses.values()):
+        bus.close()
 
 
 def event_bus(address: BusAddress, make: Callable[[BusAddress], EventBus] = EventBus) -> EventBus:

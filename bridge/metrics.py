@@ -5,6 +5,7 @@ No label ever takes a key, a message id or an error text: their number has no bo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -41,6 +42,23 @@ events_dropped = Counter(
     "bridge_monitor_events_dropped_total",
     "Celery events that were not sent, because the monitor bus could not take them in time.",
 )
+#: Has no series without a bus; ``use`` is events or control.
+monitor_connected = Gauge(
+    "bridge_monitor_connected", "1 while this worker is connected to the monitor bus for this use, else 0.", ["use"]
+)
+
+
+def begin_at_zero(queues: Iterable[str]) -> None:
+    """Have the counters whose only label is a queue told as 0 before anything is counted; takes names of queues.
+
+    ``increase()`` of Prometheus does not see the value that a series begins with: without a 0 before it, the first
+    leases that a worker loses would alarm nobody. Those with a reason or a task's outcome cannot begin like that, for
+    there is no end of reasons, and six outcomes of each task are too many; their alerts count a new series as grown.
+    """
+    for queue in queues:
+        received.labels(queue)
+        lapsed.labels(queue)
+
 
 # What is counted for every message, found by its labels at the price of a dict: prometheus-client looks a child up
 # under a lock and in ten calls, five times a message.

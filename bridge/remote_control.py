@@ -19,6 +19,7 @@ from celery.worker.control import Panel
 from kombu.exceptions import EncodeError
 from kombu.pidbox import Node
 
+from bridge import metrics
 from bridge.bus import BusAddress, bus_connection, mailbox_for
 from bridge.bus_link import BusLink
 from bridge.log import get_logger
@@ -70,6 +71,20 @@ class Commands:
                 "error": f"a running task cannot be stopped in the {self._pool_kind} pool: revoke it without terminate"
             }
         command = Panel.data[method]
+        try:
+            return self._carry_out_somewhere(method, command, arguments)
+        except (WorkerShutdown, WorkerTerminate):
+            # Celery's command raises it where the event loop hears of it; asking for it does the same, and can reply.
+            worker_state.should_stop = EX_OK
+            self._on_room()
+            return {"ok": "shutting down"}
+        except (
+            SystemExit
+        ) as error:  # of somebody's own command: it would end this thread, and all remote control with it
+            return {"error": f"the command called sys.exit({error.code!r})"}
+
+    def _carry_out_somewhere(self, method: str, command: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """On the main loop; or here, if that is a solo worker's task and the command does not touch the pool."""
         solo = self._pool_kind == "solo"
         try:
             return self._main_loop.call(
@@ -81,11 +96,6 @@ class Commands:
             if solo and method not in _MAIN_LOOP_ONLY:
                 return self._carry_out(method, command, arguments)
             return {"error": "the worker's main loop is busy; the command was not carried out"}
-        except (WorkerShutdown, WorkerTerminate):
-            # Celery's command raises it where the event loop hears of it; asking for it does the same, and can reply.
-            worker_state.should_stop = EX_OK
-            self._on_room()
-            return {"ok": "shutting down"}
 
     def _carry_out(self, method: str, command: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         reply = command(self.state, **arguments)
@@ -106,6 +116,7 @@ class RemoteControl:
         app = commands.state.app
         self._address = address
         self._link = BusLink(address.shown, "remote control")
+        self._connected = metrics.monitor_connected.labels("control")
         self._stopping = threading.Event()
         self._node = _Node(commands, mailbox_for(app))
         self._thread = threading.Thread(target=self._run, name="bridge-monitor-control", daemon=True)
@@ -136,6 +147,7 @@ class RemoteControl:
         self._node.channel = connection.channel()
         consumer = self._node.listen(callback=self._node.hear)
         self._link.works()
+        self._connected.set(1)
         try:
             while not self._stopping.is_set():
                 try:
@@ -143,6 +155,7 @@ class RemoteControl:
                 except TimeoutError:
                     pass
         finally:
+            self._connected.set(0)
             if self._stopping.is_set():
                 consumer.cancel()
 

@@ -31,7 +31,7 @@ def tell(settings: WorkerSettings, *, duration_seconds: float, exit_code: int) -
         duration_seconds=round(duration_seconds, 3),
         exit_code=exit_code,
         pod_name=settings.pod_name,
-        job_id=settings.job_id,
+        **({} if settings.job_id is None else {"job_id": settings.job_id}),
     )
     if settings.pushgateway_url is None:
         return

@@ -63,7 +63,7 @@ def test_a_worker_is_ready_while_sqs_answers_and_alive_in_an_outage(scenarios: S
 
 
 @scenario("moto")
-def away_at_the_start(site: Site) -> None:
+def away_at_the_start(site: Site) -> dict[tuple[str, tuple[str, ...]], float]:
     """No connection to SQS when the worker starts."""
     port = free_port()
     with site.proxy.refusing():
@@ -72,11 +72,19 @@ def away_at_the_start(site: Site) -> None:
         said = await_status(port, "/ready", 503)
         assert said["reasons"] == [f"{site.queue.name}: GetQueueAttributes failed (EndpointConnectionError)"]
     await_status(port, "/ready", 200)
+    return {sample: value for sample, value in samples(port).items() if sample[1] == (site.queue.name,)}
 
 
 def test_sqs_away_at_the_start_is_not_ready_and_alive(scenarios: Scenarios) -> None:
     """A worker that waits for SQS says so, and becomes ready by itself."""
     scenarios.result("away_at_the_start")
+
+
+def test_a_fresh_worker_tells_the_counters_of_its_queues(scenarios: Scenarios) -> None:
+    """They are 0 before the first message: an alert on their growth does not see what a series begins with."""
+    told_at_once = {name: value for (name, _), value in scenarios.result("away_at_the_start").items()}
+    assert told_at_once["bridge_messages_received_total"] == 0
+    assert told_at_once["bridge_messages_lapsed_total"] == 0
 
 
 @scenario("moto")
@@ -137,7 +145,7 @@ def test_a_busy_worker_answers_and_counts_overruns(scenarios: Scenarios, pool: s
 
 @scenario("moto")
 def orphans(site: Site) -> None:
-    """A pool child that was forked while the server answers outlives its parent (mostly: nothing makes it)."""
+    """A pool child that was forked while the server answers; its parent is killed while it works."""
     port = free_port()
     worker = start(site, port)
     await_status(port, "/ready", 200)
@@ -152,7 +160,7 @@ def orphans(site: Site) -> None:
 
 
 def test_children_do_not_keep_the_port(scenarios: Scenarios) -> None:
-    """A child that outlives its parent has no part in the port: the next worker can have it at once."""
+    """A killed worker's children, which on Linux die a moment later, have no part in the port: it is free at once."""
     scenarios.result("orphans")
 
 

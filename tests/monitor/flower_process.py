@@ -15,6 +15,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tests.servers.waiting import wait_until
 
 START_SECONDS = 60.0
@@ -79,6 +81,14 @@ class FlowerProcess:
 def chromium() -> str | None:
     """Return the browser's path, None when there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def needs_chromium() -> None:
+    """Skip without a browser, but fail in CI, which has to have it."""
+    if chromium() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("needs `chromium` on the PATH")
+        pytest.skip("needs `chromium` on the PATH")
 
 
 def browse(url: str, profile: Path, *options: str) -> str:

@@ -15,7 +15,7 @@ from tests.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
 
-MESSAGES = 1_000
+MESSAGES = 3_000
 #: A worker that waited for the bus, once a message or for one time-out only, would be slower than this many times.
 SLOWER_AT_MOST = 4.0
 EXIT_SECONDS = 15.0
@@ -35,10 +35,10 @@ def seconds_per_state() -> dict[str, float]:
 
 
 @pytest.mark.parametrize("state", ["up", "refused", "hanging"])
-def test_a_thousand_messages(
+def test_three_thousand_messages(
     fresh_site: Site, make_redis: Callable[..., RedisServer], state: str, seconds_per_state: dict[str, float]
 ) -> None:
-    """1,000 messages are all settled, about as fast with the bus up, closed or frozen, and SIGTERM is honoured."""
+    """3,000 messages are all settled, about as fast with the bus up, closed or frozen, and SIGTERM is honoured."""
     redis = make_redis()
     if state != "refused":
         redis.start()

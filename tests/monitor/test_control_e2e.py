@@ -184,6 +184,33 @@ def test_solo_worker_in_its_task(site: Site) -> None:
         undo()
 
 
+def test_shutdown_of_a_solo_worker_in_its_task(site: Site) -> None:
+    """It answers at once, goes on hearing, and leaves when the task has ended; nothing is lost."""
+    undo = bus_in_this_process(site.bus_url)
+    try:
+        with site.worker("-P", "solo") as worker:
+            assert site.asked(worker, lambda i: i.ping()) == {"ok": "pong"}
+            running = site.put("gate/last")
+            worker.wait_event("task_started", END_SECONDS, task_id=running)
+            assert site.told("shutdown") == {"ok": "shutting down"}
+            assert site.asked(worker, lambda i: i.ping()) == {"ok": "pong"}
+            site.open_gate("gate/last")
+            assert worker.wait_exit(END_SECONDS) == 0
+            [settled] = worker.found("message_settled", message_id=running)
+            assert settled["outcome"] == "deleted"
+    finally:
+        undo()
+
+
+def test_the_last_words_of_a_replaced_child(site: Site) -> None:
+    """A pool process that is replaced after its task sends that task's own events before it ends."""
+    with Listener(site.bus_url) as listener, site.worker("-c", "1", "--max-tasks-per-child", "1") as worker:
+        told = [site.put(f"own/{n}") for n in range(5)]
+        for message_id in told:
+            worker.wait_event("message_settled", END_SECONDS, message_id=message_id)
+            listener.wait(lambda _, i=message_id: listener.of(i, "task-progress"), END_SECONDS, "its own event")
+
+
 def _host(site: Site, worker: WorkerProcess) -> str:
     replies = bridge_app.control.inspect(timeout=10.0, limit=1).ping()
     assert len(replies) == 1

@@ -12,7 +12,7 @@ import pytest
 from bridge import bus_link
 from bridge.bus import BusAddress
 from bridge.event_bus import EventBus
-from bridge.metrics import events_dropped
+from bridge.metrics import events_dropped, monitor_connected
 from tests.monitor.site import Listener
 from tests.servers.redis import RedisServer
 from tests.servers.waiting import wait_until
@@ -46,6 +46,11 @@ def sending(url: str) -> Iterator[EventBus]:
 def dropped() -> float:
     """How many were dropped in this process so far."""
     return float(events_dropped._value.get())
+
+
+def connected() -> float:
+    """Whether this process's sender says that it has a connection."""
+    return float(monitor_connected.labels("events")._value.get())
 
 
 def test_events_arrive_in_order(redis_server: RedisServer) -> None:
@@ -123,9 +128,40 @@ def test_wrong_password(make_redis: Callable[..., RedisServer], caplog: pytest.L
         bus.send(event("worker-online", 1))
         wait_until(lambda: "bus_lost" in caplog.text, 30, "the warning")
         time.sleep(1.5)  # long enough for two more tries, which must not be told
+        assert len(bus.buffer) == 1
     assert caplog.text.count("bus_lost") == 1
     assert "wrong@" not in caplog.text
-    assert len(bus.buffer) >= 1
+
+
+def test_a_bus_that_is_away_is_sent_no_old_heartbeats(make_redis: Callable[..., RedisServer]) -> None:
+    """They say nothing later, and would push out how tasks ended; the bus is found again without any event."""
+    redis = make_redis()
+    before = dropped()
+    with sending(redis.url) as bus:
+        bus.send(event("worker-online", 1, freq=0.5))
+        wait_until(lambda: bus._link.is_lost, 30, "the loss")
+        assert connected() == 0
+        for number in range(50):
+            bus.send(event("worker-heartbeat", number, freq=0.5))
+        bus.send(event("task-succeeded", 51))
+        assert len(bus.buffer) == 2
+        redis.start()
+        wait_until(lambda: connected() == 1, 30, "the return")
+        with Listener(redis.url) as listener:
+            listener.wait(lambda _: "worker-heartbeat" in listener.types(), 30, "a heartbeat of now")
+        assert dropped() == before
+    assert connected() == 0
+
+
+def test_what_is_left_at_the_end_is_counted(make_redis: Callable[..., RedisServer]) -> None:
+    """Events that wait for a bus that is away when the process ends are dropped ones, and closing waits for nothing."""
+    redis = make_redis()
+    before = dropped()
+    with sending(redis.url) as bus:
+        for number in range(5):
+            bus.send(event("task-started", number))
+        wait_until(lambda: bus._link.is_lost, 30, "the loss")
+    assert dropped() == before + 5
 
 
 def test_frozen(make_redis: Callable[..., RedisServer]) -> None:

@@ -6,21 +6,21 @@ import json
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.monitor.flower_process import FlowerProcess, browse, chromium
+from tests.health.asking import samples
+from tests.monitor.flower_process import FlowerProcess, browse, needs_chromium
 from tests.monitor.site import END_SECONDS, Site
+from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
 
-#: Set to 1, the picture in the docs is taken anew; a test run otherwise leaves the tree as it is.
-WRITE_PICTURE = "WRITE_FLOWER_PICTURE"
-PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "flower.png"
 ENDS = ("deleted", "dead_lettered")
 #: What a person who looks at Flower may be shown too late.
 TRUTH_SECONDS = 10.0
@@ -35,9 +35,16 @@ def flower(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flo
 
 
 @pytest.fixture(scope="module")
-def worker(site: Site, flower: FlowerProcess) -> Iterator[WorkerProcess]:
+def health_port() -> int:
+    """Where the worker serves its metrics."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def worker(site: Site, flower: FlowerProcess, health_port: int) -> Iterator[WorkerProcess]:
     """A worker that has run tasks of every end."""
-    with site.worker("-c", "2", "-n", "first@shop", BRIDGE_LOG_LEVEL="INFO") as worker:
+    settings = {"BRIDGE_HEALTH_PORT": str(health_port), "BRIDGE_LOG_LEVEL": "INFO"}
+    with site.worker("-c", "2", "-n", "first@shop", **settings) as worker:
         yield worker
 
 
@@ -47,13 +54,13 @@ def test_flower_is_closed(flower: FlowerProcess) -> None:
     assert flower.get("/tasks", credentials="me:wrong")[0] == 401
 
 
-def test_counts_are_the_workers_own(site: Site, flower: FlowerProcess, worker: WorkerProcess) -> None:
-    """After 600 messages Flower has counted what the worker has logged, event for event, and knows every task."""
+def test_counts_are_the_workers_own(site: Site, flower: FlowerProcess, worker: WorkerProcess, health_port: int) -> None:
+    """After 3,000 messages Flower has counted what the worker's metrics and its log say, and knows every task."""
     names = {"good": 3, "flaky": 2, "bad": 2}
     ids = {name: [site.put(f"{name}/Überblick {n}.csv") for n in range(count)] for name, count in names.items()}
-    site.put_noops(600)
+    site.put_noops(3_000)
     site.wait_empty()
-    total = 600 + 3 + 2 * 2 + 2
+    total = 3_000 + 3 + 2 * 2 + 2
 
     def counted() -> int:
         return int(flower.workers().get("first@shop", {}).get("task-started", 0))
@@ -63,6 +70,14 @@ def test_counts_are_the_workers_own(site: Site, flower: FlowerProcess, worker: W
     kinds = ("task-started", "task-succeeded", "task-retried", "task-failed")
     assert {kind: row[kind] for kind in kinds} == {kind: len(worker.found(kind.replace("-", "_"))) for kind in kinds}
     assert (row["task-received"], row["status"]) == (total, True)
+    metrics = samples(health_port)
+    runs: Counter[str] = Counter()
+    for (name, labels), value in metrics.items():
+        if name == "bridge_task_runs_total":
+            runs[labels[0]] += int(value)  # by outcome and task
+    assert runs == {name: row[f"task-{name}"] for name in ("succeeded", "retried", "failed")}
+    assert metrics["bridge_monitor_events_dropped_total", ()] == 0
+    assert metrics["bridge_monitor_connected", ("events",)] == metrics["bridge_monitor_connected", ("control",)] == 1
     wait_until(lambda: flower.workers()["first@shop"]["active"] == 0, END_SECONDS, "a heartbeat with nothing active")
     tasks = {task["uuid"]: task for task in flower.tasks()}
     assert [tasks[i]["state"] for i in ids["good"]] == ["SUCCESS"] * 3
@@ -86,10 +101,7 @@ def test_broker_page_shows_sqs(site: Site, flower: FlowerProcess, worker: Worker
 
 def test_a_browser_shows_it(site: Site, flower: FlowerProcess, worker: WorkerProcess, tmp_path: Path) -> None:
     """Chromium shows the worker online, and succeeded, failed and retried tasks by name with their objects."""
-    if chromium() is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("needs `chromium` on the PATH")
-        pytest.skip("needs `chromium` on the PATH")
+    needs_chromium()
     last = [site.put(key) for key in ("good/2026/März.csv", "bad/half a file.csv", "flaky/again.csv", "good/final.csv")]
     for message_id in last:
         worker.wait_for(
@@ -107,9 +119,6 @@ def test_a_browser_shows_it(site: Site, flower: FlowerProcess, worker: WorkerPro
     workers = browse(f"{address}/workers", tmp_path / "profile", "--dump-dom")
     assert "Online" in workers
     assert "first@shop" in workers
-    if os.environ.get(WRITE_PICTURE):
-        PICTURE.parent.mkdir(exist_ok=True)
-        browse(f"{address}/tasks", tmp_path / "profile", f"--screenshot={PICTURE}")
     site.open_gate("gate/a large file.parquet")
     worker.wait_event("message_settled", END_SECONDS, message_id=gate)
 
@@ -121,6 +130,34 @@ def test_killed_and_restarted(site: Site, flower: FlowerProcess, worker: WorkerP
     with site.worker("-c", "1", "-n", "first@shop"):
         wait_until(lambda: flower.workers()["first@shop"]["status"], TRUTH_SECONDS, "first@shop online again")
     wait_until(lambda: not flower.workers()["first@shop"]["status"], TRUTH_SECONDS, "first@shop stopped")
+
+
+def test_rolled(site: Site, flower: FlowerProcess) -> None:
+    """Within 10 s of each step Flower shows a worker that takes over from one which drains, and that one gone."""
+    with site.worker("-c", "1", "-n", "old@shop", BRIDGE_DRAIN_SECONDS="60") as old:
+        last = site.put("gate/of the old one")
+        old.wait_event("task_started", END_SECONDS, task_id=last)
+        with site.worker("-c", "1", "-n", "new@shop") as new:
+            wait_until(lambda: flower.workers().get("new@shop", {}).get("status"), TRUTH_SECONDS, "new@shop online")
+            old.process.terminate()
+            taken = site.put("good/by the new one")
+            new.wait_event("message_settled", END_SECONDS, message_id=taken)
+            tasks = wait_until(
+                lambda: (
+                    (known := {task["uuid"]: task for task in flower.tasks()}).get(taken, {}).get("state") == "SUCCESS"
+                    and known
+                ),
+                TRUTH_SECONDS,
+                "the new worker's task",
+            )
+            assert (tasks[taken]["worker"], tasks[last]["worker"]) == ("new@shop", "old@shop")
+            # It still works, and beats while it does.
+            assert (flower.workers()["old@shop"]["status"], tasks[last]["state"]) == (True, "STARTED")
+            site.open_gate("gate/of the old one")
+            assert old.wait_exit(END_SECONDS) == 0
+            wait_until(lambda: not flower.workers()["old@shop"]["status"], TRUTH_SECONDS, "old@shop gone")
+            tasks = {task["uuid"]: task for task in flower.tasks()}
+            assert tasks[last]["state"] == "SUCCESS"
 
 
 def test_flower_stops(flower: FlowerProcess, worker: WorkerProcess) -> None:
