@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import click
 from celery import Celery, signals
 
-from bridge.errors import NoTaskQueue
+from bridge.errors import NoTaskQueue, refuse
 from bridge.queues import queue_name
 from bridge.sending import task_queue_settings
 
@@ -74,6 +75,26 @@ app.conf.update(
 )
 app.steps["consumer"].add("bridge.bootstep:BridgeStep")
 app.steps["consumer"].add("bridge.bus_step:BusStep")
+
+
+def _only_on_the_bus(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    """Refuse the commands that read events from the app's broker, which here is SQS and has none.
+
+    Flower would besides listen on all addresses, and ask nobody who is there.
+    """
+    if given:  # it is there for its callback alone
+        raise click.NoSuchOption(parameter.opts[0], ctx=context)
+    name = context.info_name
+    if name in ("flower", "events") and context.obj.app is app and not context.resilient_parsing:
+        refuse(f"SQS carries no events, so this app has no `{name}`: use celery -A bridge.monitor {name}")
+
+
+# Celery gives preload options to every command, a plugin's too, and Click calls them before any of its code runs
+# (https://docs.celeryq.dev/en/stable/userguide/extending.html#preload-options). What Flower and `events` use first of
+# the app, a connection, a worker uses too, and Flower listens by then.
+app.user_options["preload"].add(
+    click.Option(("--only-on-the-bus",), is_flag=True, hidden=True, expose_value=False, callback=_only_on_the_bus)
+)
 
 
 @signals.celeryd_init.connect(weak=False, dispatch_uid="bridge.startup")

@@ -102,9 +102,13 @@ class Depths:
             labels=["queue", "kind", "state"],
         )
         read_at = GaugeMetricFamily(
-            "bridge_queue_read_timestamp_seconds", "When SQS last told a queue's numbers.", labels=["queue", "kind"]
+            "bridge_queue_read_timestamp_seconds",
+            "When SQS last told a queue's numbers; 0: never.",
+            labels=["queue", "kind"],
         )
-        for queue, (at, depths) in list(self._depths.items()):
+        for queue in self._queues:
+            # 0 for one that could never be read: an alert sees that its time is long past.
+            at, depths = self._depths.get(queue, (0.0, {}))
             read_at.add_metric([queue.name, queue.kind], at)
             if at >= oldest_told:
                 for state, count in depths.items():

@@ -8,7 +8,7 @@ always 0. So its application is subclassed and its own command's steps are taken
 from __future__ import annotations
 
 import atexit
-import ipaddress
+import copy
 import logging
 import os
 import signal
@@ -17,13 +17,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import structlog
 from celery.events import EventReceiver
 
 from bridge.aws import error_code, sqs_client
 from bridge.bus import required_bus
+from bridge.bus_link import BusLink
 from bridge.depths import STATES, watched
 from bridge.errors import SettingsError, refuse
-from bridge.log import get_logger
+from bridge.flower_access import access_fault
 from bridge.queues import look_up, named_queues
 from bridge.settings import load_queue_settings
 
@@ -44,18 +46,33 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from celery import Celery
 
-log = get_logger(__name__)
-
 #: Each is a few KB, and Flower's own limit would be some hundred MB of them.
 MAX_TASKS = 20_000
 #: Pods come and go with names of their own: one that has been gone for so long is no longer news.
 PURGE_OFFLINE_SECONDS = 600
 #: Flower's own leave out what a task worked on, which here is the object.
 COLUMNS = "name,args,state,retries,received,runtime,worker,uuid"
-#: How soon Flower listens again when the bus has failed.
-RETRY_SECONDS = 2.0
 #: A page waits for SQS no longer than this, per queue.
 _READ_SECONDS = 3.0
+
+
+class BusReceiver(EventReceiver):
+    """Celery's receiver, which also says when the bus is there."""
+
+    def __init__(self, connection: Any, link: BusLink, **kwargs: Any) -> None:
+        """``link`` is told; all else is Celery's."""
+        super().__init__(connection, **kwargs)
+        self._link = link
+        self._has_waited = False
+
+    def on_iteration(self) -> None:
+        """Kombu's hook before each wait for events, of a second at most.
+
+        The first is passed over: a Redis that knows us, but lets us hear nothing, says so only in that wait.
+        """
+        if self._has_waited:
+            self._link.works()
+        self._has_waited = True
 
 
 class BusEvents(Events):
@@ -63,20 +80,15 @@ class BusEvents(Events):
 
     def run(self) -> None:
         """Listen, and again soon after any failure of the bus."""
+        link = BusLink(required_bus().shown, "flower")
         while True:
             try:
                 with self.capp.connection() as connection:
-                    receiver = EventReceiver(connection, handlers={"*": self.on_event}, app=self.capp)
+                    receiver = BusReceiver(connection, link, handlers={"*": self.on_event}, app=self.capp)
                     receiver.capture(limit=None, timeout=None, wakeup=True)
             except Exception as error:  # noqa: BLE001 - network, password, Redis's own errors: try again
-                log.warning(
-                    "bus_lost",
-                    bus=required_bus().shown,
-                    use="flower",
-                    error_type=type(error).__name__,
-                    error=str(error),
-                )
-                time.sleep(RETRY_SECONDS)
+                link.failed(error)
+                time.sleep(link.wait_seconds)
 
 
 class BridgeFlower(Flower):
@@ -169,14 +181,24 @@ def why(error: Exception) -> str:
     return " ".join(text.split())[:300]
 
 
-def open_to_network(address: str, unix_socket: str) -> bool:
-    """Say whether others than this machine could reach a Flower bound like this; an empty address means all."""
-    if unix_socket or address == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return True
+class FieldsInText(logging.Formatter):
+    """A handler's own format, with the fields of the bridge's events in the text; Flower's would leave them out."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        """``inner`` makes the line."""
+        super().__init__()
+        self._inner = inner
+        self._fields = structlog.stdlib.ExtraAdder()
+        self._shown = structlog.processors.KeyValueRenderer()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of ``record``, which stays as it is: other handlers have it too."""
+        if record.name.startswith("bridge."):
+            fields = self._fields(logging.getLogger(record.name), "", {"_record": record})
+            del fields["_record"]
+            record = copy.copy(record)
+            record.msg, record.args = f"{record.getMessage()} {self._shown(None, '', fields)}".rstrip(), None
+        return self._inner.format(record)
 
 
 def run_flower(app: Celery, arguments: Sequence[str]) -> NoReturn:
@@ -191,15 +213,16 @@ def run_flower(app: Celery, arguments: Sequence[str]) -> NoReturn:
         flower_command.apply_options(sys.argv[0], arguments)
     except (OptionError, KeyError, ValueError, OSError) as error:
         refuse(f"Flower's options: {' '.join(str(error).split())}")
-    # An auth provider alone asks nobody: Flower looks at who it names only when --auth says who may come in.
-    if open_to_network(options.address, options.unix_socket) and not (options.basic_auth or options.auth):
-        refuse(
-            f"Flower would be open to everybody on {options.address or 'all addresses'}, tasks and remote control: "
-            "give it --basic-auth=user:password or --auth with an --auth-provider, or leave it on 127.0.0.1"
-        )
+    if fault := access_fault(
+        options.address, options.unix_socket, options.basic_auth, options.auth, options.auth_provider
+    ):
+        refuse(fault)
     app.conf.broker_url  # noqa: B018 - read now, so that a bus that is not named is told before anything starts
     flower_command.extract_settings()
     flower_command.setup_logging()
+    for handler in logging.getLogger().handlers:
+        if handler.formatter is not None:
+            handler.setFormatter(FieldsInText(handler.formatter))
     # Its client logs a line for each page otherwise.
     logging.getLogger("botocore").setLevel(logging.WARNING)
     flower = BridgeFlower(capp=app, options=options, **flower_settings)

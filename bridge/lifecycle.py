@@ -153,6 +153,7 @@ class Bridge:
             self._one_shot.signal = lambda: self.drain.first_signal
             # In this order: what a receive brings is held before it is no longer asked for.
             self._one_shot.watch(lambda: self._receivers.asked() + self.leases.count(*_HELD), self._end)
+        metrics.begin_at_zero(self._queues)
         metrics.leases.set_function(lambda: self.leases.count(*_HELD))
         signals.worker_shutdown.connect(lambda **_: self.drain.wait(), weak=False, dispatch_uid="bridge.drain")
         self.settler.start()

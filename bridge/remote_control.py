@@ -78,9 +78,8 @@ class Commands:
             worker_state.should_stop = EX_OK
             self._on_room()
             return {"ok": "shutting down"}
-        except (
-            SystemExit
-        ) as error:  # of somebody's own command: it would end this thread, and all remote control with it
+        except SystemExit as error:
+            # Of somebody's own command; it would end this thread, and all remote control with it.
             return {"error": f"the command called sys.exit({error.code!r})"}
 
     def _carry_out_somewhere(self, method: str, command: Callable[..., Any], arguments: dict[str, Any]) -> Any:

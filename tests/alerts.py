@@ -31,6 +31,8 @@ FOREIGN = {
     "kube_pod_container_status_waiting_reason": {"namespace", "pod", "container", "reason", "uid"},
     "kube_pod_container_status_last_terminated_reason": {"namespace", "pod", "container", "reason", "uid"},
     "kube_pod_container_status_restarts_total": {"namespace", "pod", "container", "uid"},
+    "kube_pod_container_status_running": {"namespace", "pod", "container", "uid"},
+    "kube_deployment_spec_replicas": {"namespace", "deployment"},
     "kube_horizontalpodautoscaler_status_current_replicas": {"namespace", "horizontalpodautoscaler"},
     "kube_horizontalpodautoscaler_spec_max_replicas": {"namespace", "horizontalpodautoscaler"},
     "kube_job_failed": {"namespace", "job_name", "condition"},
@@ -46,8 +48,8 @@ def our_metrics() -> dict[str, set[str]]:
         for name in REGISTRY._collector_to_names[metric]:
             extra = {"le"} if name.endswith("_bucket") else set()
             found[name] = set(metric._labelnames) | extra | TARGET_LABELS
-    depths = Depths(None, [])
     queue = Watched("q", "https://sqs.eu-west-1.amazonaws.com/1/q", "event")
+    depths = Depths(None, [queue])
     depths._depths[queue] = (2e10, {"visible": 1})
     depths._ages[queue] = (2e10, 1.0)
     registry = CollectorRegistry()
@@ -59,7 +61,7 @@ def our_metrics() -> dict[str, set[str]]:
 
 def known_metrics() -> dict[str, set[str]]:
     """Name → labels of all that an expression may ask for."""
-    recorded = {rule["record"]: {"namespace"} for rule in RULES if "record" in rule}
+    recorded = {rule["record"]: grouped_by(rule["expr"]) for rule in RULES if "record" in rule}
     return our_metrics() | FOREIGN | recorded
 
 

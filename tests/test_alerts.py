@@ -9,12 +9,16 @@ import subprocess
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
+from bridge import metrics
 from bridge.cli import exporter
 from bridge.settings import WorkerSettings
-from tests.alerts import ALERTS, COMPONENT, DASHBOARD, REPOSITORY, RULES, faults, our_metrics
+from tests.alerts import ALERTS, COMPONENT, DASHBOARD, REPOSITORY, RULES, TARGET_LABELS, faults, our_metrics
 
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+#: How a rule asks how much one of our counters has grown.
+GROWTH = r"(?:increase|rate)\((bridge_\w+)"
 DOCS = (REPOSITORY / "docs" / "alerts.md").read_text(encoding="utf-8")
 
 
@@ -40,6 +44,21 @@ def test_what_the_code_serves():
 def test_every_rule_asks_for_what_there_is(rule):
     """Each expression is PromQL and names only metrics and labels that are served."""
     assert faults(rule["expr"]) == []
+
+
+def test_every_counter_that_a_rule_watches_grow_is_seen_from_its_first_event():
+    """A series begins with its first event: it is told as 0 from the start, or the rule counts its first value."""
+    metrics.begin_at_zero(["from-the-start"])
+    watched = {(metric, rule["expr"]) for rule in RULES for metric in re.findall(GROWTH, rule["expr"])}
+    for metric, expression in watched:
+        labels = our_metrics()[metric] - TARGET_LABELS
+        value = REGISTRY.get_sample_value(metric, dict.fromkeys(labels, "from-the-start"))
+        assert value is not None or re.search(rf"unless {metric}\S* offset 15m\) or increase\({metric}", expression), (
+            metric
+        )
+    assert {metric for metric, _ in watched} > {"bridge_messages_lapsed_total", "bridge_messages_settled_total"}
+    for counter in (metrics.received, metrics.lapsed):
+        counter.remove("from-the-start")
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])

@@ -222,6 +222,13 @@ def test_a_failure_keeps_the_last_numbers_for_a_while(monkeypatch):
     assert [key[0] for key in told(depths)] == ["bridge_queue_read_timestamp_seconds"]
 
 
+def test_a_queue_that_could_never_be_read_says_so():
+    """It has a time of its last reading, 0: without one an alert on that time would never speak of it."""
+    depths = Depths(Answering(TimeoutError("refused")), [QUEUE])
+    depths.read()
+    assert told(depths) == {("bridge_queue_read_timestamp_seconds", "event", "q"): 0.0}
+
+
 def test_ages_that_may_not_be_asked_for():
     """Denied once, CloudWatch is asked no more, and the numbers go on; any other error is asked about again."""
     denied, failing = Answering(refusal("AccessDenied")), Answering(refusal("Throttling"))

@@ -39,7 +39,7 @@ def test_the_docs_list_every_metric() -> None:
 
 def test_all_metrics_are_ours_and_have_no_unbounded_label() -> None:
     """All begin with ``bridge_``, and no label takes what has no bound."""
-    allowed = {"queue", "task", "outcome", "reason", "action", "result"}
+    allowed = {"queue", "task", "outcome", "reason", "action", "result", "use"}
     assert all(name.startswith("bridge_") for name in exported())
     assert {label for _, labels in exported().values() for label in labels} <= allowed
 

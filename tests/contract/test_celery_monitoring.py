@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import ssl
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,6 +155,49 @@ def test_preload_options_reach_plugins() -> None:
     finally:
         signals.user_preload_options.disconnect(on_options)
     assert heard == [(app, {"bus": "redis://b"}), "ran"]
+
+
+ASKED = """
+import click
+from celery import Celery
+from celery.bin.celery import celery
+
+def ask(context, parameter, value):
+    print("asked", context.info_name, context.obj.app is app, value)
+    raise SystemExit(3)
+
+app = Celery("contract")
+app.user_options["preload"].add(
+    click.Option(("--ask",), is_flag=True, hidden=True, expose_value=False, callback=ask)
+)
+celery([{command!r}])
+"""
+
+
+@pytest.mark.parametrize("command", ["events", "flower"])
+def test_preload_options_are_asked_before_a_command_runs(command: str) -> None:
+    """Click calls a preload option's callback, given or not, with the command's name and the app, plugins included."""
+    if command == "flower":
+        pytest.importorskip("flower")
+    # In a process of its own: Celery adds the app's options to the commands for good.
+    script = [sys.executable, "-W", "ignore", "-c", ASKED.format(command=command)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (3, f"asked {command} True False\n"), done.stderr
+
+
+def test_a_receiver_says_that_it_waits() -> None:
+    """Kombu calls ``on_iteration`` before each wait for events, of a second at most."""
+    app = Celery("contract", broker="memory://", set_as_current=False)
+    calls: list[None] = []
+
+    class OurReceiver(EventReceiver):
+        def on_iteration(self) -> None:
+            calls.append(None)
+            self.should_stop = len(calls) == 2
+
+    with app.connection() as connection:
+        OurReceiver(connection, app=app).capture(wakeup=False, timeout=10)
+    assert len(calls) == 2
 
 
 @pytest.mark.filterwarnings("ignore")
