@@ -4,9 +4,16 @@
 .PHONY: help setup demo test test-fast lint bench lock lock-image clean
 
 BIN := .venv/bin
+FAST := $(BIN)/python -m pytest -m "not servers and not slow"
 SLOW := $(BIN)/python -m pytest -m "servers or slow"
+FAST_HALF := tests/aws tests/cli tests/compose tests/contract tests/delivery tests/idempotency
 ONE_HALF := tests/bad_input tests/chaos tests/e2e tests/faults tests/once_e2e tests/setup_cli tests/task_queue
 STAMP := .venv/.setup-done
+# Two runs of pytest at once; the one in the background is shown when the other has ended.
+SIDE_BY_SIDE = $(2) -o cache_dir=.cache/pytest-other > .cache/test-other.log 2>&1 & other=$$!; \
+	trap 'kill $$other 2>/dev/null' INT TERM; \
+	$(1); one=$$?; \
+	wait $$other; two=$$?; cat .cache/test-other.log; exit $$((one | two))
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 RECENT_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -42,23 +49,20 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP) ## S3 events through a real worker, on this machine alone (ARGS=--keep leaves it running)
 	@$(BIN)/brigade demo $(ARGS)
 
-# Most of the slow tests wait for a visibility timeout, so two halves run side by side; the one in the background is
-# shown when the other has ended. Those of delivery start dozens of workers themselves, and have the machine alone.
+# Most of the slow tests wait for a visibility timeout, and many of the fast ones for one core, so two halves run side by
+# side. Those of delivery start dozens of workers themselves, and have the machine alone.
 test: $(STAMP) ## All tests, the fast ones first (ElasticMQ needs Java 17 and Maven; skipped without them)
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -m "not servers and not slow"
-	$(SLOW) tests/delivery_e2e
 	@mkdir -p .cache
-	@$(SLOW) -o cache_dir=.cache/pytest-other $(addprefix --ignore=,tests/delivery_e2e $(ONE_HALF)) > .cache/test-other.log 2>&1 & other=$$!; \
-	trap 'kill $$other 2>/dev/null' INT TERM; \
-	$(SLOW) $(ONE_HALF); one=$$?; \
-	wait $$other; two=$$?; cat .cache/test-other.log; exit $$((one | two))
+	@$(call SIDE_BY_SIDE,$(FAST) $(FAST_HALF),$(FAST) $(addprefix --ignore=,$(FAST_HALF)))
+	$(SLOW) tests/delivery_e2e
+	@$(call SIDE_BY_SIDE,$(SLOW) $(ONE_HALF),$(SLOW) $(addprefix --ignore=,tests/delivery_e2e $(ONE_HALF)))
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
 test-fast: $(STAMP) ## The tests that start nothing
-	$(BIN)/python -m pytest -m "not servers and not slow" $(ARGS)
+	$(FAST) $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

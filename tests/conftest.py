@@ -12,10 +12,15 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import elasticmq
 from tests.servers.process import running_server
 from tests.servers.sqs import QueueFactory, SqsServer, connected, environment_for, no_account
+
+# An example that takes long says something of the machine, and is no fault of what is tested.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 # Read once, here: the bridge refuses an SQS_* name it does not know, so tests must not see this one.
 SQS_TEST_ENDPOINT = os.environ.get("SQS_TEST_ENDPOINT", "").rstrip("/")

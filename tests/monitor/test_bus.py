@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils.url import parse_url
 
@@ -58,7 +58,6 @@ def test_faults_never_repeat_the_url(url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None)
 @given(url=st.one_of(st.text(), st.text().map("redis://{}".format), st.text().map("rediss://:secret@{}".format)))
 def test_no_text_breaks_the_rule(url: str) -> None:
     """Any text is either sound, and then Kombu can read it, or gets one line that does not hold it."""

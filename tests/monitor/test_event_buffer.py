@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.event_buffer import MAX_TEXT_CHARACTERS, EventBuffer
@@ -12,7 +12,6 @@ from bridge.event_buffer import MAX_TEXT_CHARACTERS, EventBuffer
 _STEPS = st.lists(st.one_of(st.integers(0, 60), st.just("take")), max_size=60)
 
 
-@settings(deadline=None)
 @given(steps=_STEPS, most=st.integers(1, 10), characters=st.integers(1, 200))
 def test_bounds_and_books(steps: list[Any], most: int, characters: int) -> None:
     """Whatever is added and taken: both bounds hold, order is kept, the newest stay, and each is accounted for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.flower_access import access_fault, open_to_network
@@ -26,7 +26,6 @@ broken = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(address=st.one_of(st.ip_addresses().map(str), st.text(max_size=20)))
 def test_only_loopback_is_closed(address: str) -> None:
     """No address counts as closed but this machine's own; what is no address counts as open."""
