@@ -168,6 +168,20 @@ class Process:
                 ticks += sum(int(number) for number in fields[11:15])
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def terminate(self, longest_seconds: float) -> tuple[int, float]:
+        """Send SIGTERM and wait; return the exit code, 128 + n for signal n, and the seconds that it took.
+
+        Raises RuntimeError when it has ended before, or runs still after ``longest_seconds``.
+        """
+        if self.ended():
+            raise RuntimeError(f"it ended before it was told to: {self.last_line()}")
+        start = time.monotonic()
+        self._popen.terminate()  # the tether passes it on to the consumer alone, and ends with its exit code
+        try:
+            return self._popen.wait(longest_seconds), time.monotonic() - start
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"it runs {longest_seconds:g} s after SIGTERM: {self.last_line()}") from None
+
     def kill(self) -> None:
         """End the whole group at once."""
         try:

@@ -11,13 +11,32 @@ from typing import Any
 from benchmarks.figures_of_runs import Figure, Target
 
 #: Each is a module of ``benchmarks.figures`` with a function of its name, which returns a dict for results.json.
-NAMES = ("latency", "startup", "memory", "cost", "big_object")
+NAMES = ("latency", "startup", "memory", "cost", "big_object", "bus", "ceiling")
 TITLES = {
     "latency": "Latency: visible → started",
     "startup": "Start: exec → first task done",
     "memory": "Memory",
     "cost": "Calls and dollars",
     "big_object": "One large object through `tasks.describe`",
+    "bus": "The monitor bus: none, up, down, hanging",
+    "ceiling": "The ceiling: Celery without any broker",
+}
+#: What a table does not say by itself.
+NOTES = {
+    "bus": (
+        "3,000 no-op messages that are in the queue before the worker starts, then SIGTERM. `none` has no\n"
+        "`BRIDGE_MONITOR_URL`, `up` is a real Redis, `down` a port that nobody listens on, `hanging` one that takes\n"
+        "connections and never answers. All four run in the environment of the container image, for Redis's client;\n"
+        "long polls are of 1 s, because the one under way is awaited at SIGTERM. A ratio over `none` is taken within\n"
+        "a round; slowest over fastest is of the medians of `up`, `down` and `hanging`."
+    ),
+    "ceiling": (
+        "This is the rate of Celery's own consumer and pools without any broker: stock Celery, its queue in the\n"
+        "memory of the worker's own process (Kombu's `memory://`), filled before it starts, acknowledged late. There\n"
+        "is no target. Kombu has no event loop for it, so Celery runs its blocking loop and the pool's own threads.\n"
+        "With threads the parent's CPU time holds the tasks too; with tasks of 50 ms much of it is a full window\n"
+        "asked again every millisecond. `of_the_ideal` is the rate over concurrency ÷ 50 ms."
+    ),
 }
 #: Figure, the key under which its values and its ``met`` are found, the target's name, and what is wanted.
 TARGETS = (
@@ -28,6 +47,8 @@ TARGETS = (
     ("memory", "late_over_early", "RSS after 200,000 messages over after 20,000", "≤ 1.05"),
     ("big_object", "over_plain", "1 GB object: MB/s over plain streaming hash", "≥ 0.8"),
     ("big_object", "peak_over_idle_mb", "1 GB object: peak RSS over an idle child, MB", "≤ 40"),
+    ("bus", "slowest_over_fastest", "prefork, bus up, down, hanging, 0 ms: slowest over fastest", "≥ 0.95"),
+    ("bus", "exit_codes", "SIGTERM with the bus up, down, hanging, and without: exit codes", "0"),
 )
 #: What is about the run and not a figure.
 _ASIDE = ("figure", "targets", "target", "target_calls_per_message", "met", "took_seconds", "versions", "price_source")
@@ -62,7 +83,7 @@ def targets(answers: Mapping[str, Any]) -> list[tuple[Target, str]]:
         reached = None if not values or met is None else all(met.values()) if isinstance(met, Mapping) else bool(met)
         said = []
         for path, value in values:
-            where = " ".join(word for word in path.split(" ") if word not in (key, "pools", "kinds"))
+            where = " ".join(word for word in path.split(" ") if word not in (key, "pools", "kinds", "modes"))
             said.append(f"{where} {value}".strip())
         found.append((Target(name, wanted, None, reached), "; ".join(said) or "–"))
     return found
@@ -76,6 +97,8 @@ def sections(answers: Mapping[str, Any]) -> list[str]:
         if "problem" in answer:
             lines += [f"Not measured: {answer['problem']}", ""]
             continue
+        if name in NOTES:
+            lines += [NOTES[name], ""]
         rows = [f"| {path} | {value} |" for path, value in flat(answer)]
         lines += ["| figure | median (lowest–highest) |", "| --- | --- |", *rows, ""]
     return lines

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import other_figures
 from benchmarks.chart import svg
 from benchmarks.contestants import BOTO3_TUNED, CONTESTANTS, NODE_FOUR, OURS_PREFORK, OURS_THREADS, REDIS
+from benchmarks.figures import bus, ceiling
 from benchmarks.figures_of_runs import Figure, Result, Results, targets
 from benchmarks.plan import FEWEST, MOST, message_count, runs
 from benchmarks.report import markdown, spread
@@ -124,6 +126,68 @@ def test_the_other_figures_are_a_part_of_their_own():
     )
     assert "| pools threads p50_ms | 20 (18–25) |" in lines
     assert "Not measured: OSError: none" in lines
+
+
+def bus_run(rate: float, code: int = 0) -> dict[str, Any]:
+    """One run of the figure `bus`."""
+    return {
+        "messages_per_s": rate,
+        "parent_cpu_us_per_message": 700.0,
+        "events_dropped": 0,
+        "stop_seconds": 1.5,
+        "exit_code": code,
+    }
+
+
+def test_a_stretch_is_what_lies_between_two_samples():
+    """Rate and CPU time leave out what came before it; one glance at all the messages is no stretch."""
+    stretch = bus.Stretch(bus.Sample(10.0, 100, 2.0), bus.Sample(12.0, 2_100, 3.0))
+    assert stretch.per_second == 1_000.0
+    assert stretch.cpu_us_per_message == pytest.approx(500.0)
+    with pytest.raises(RuntimeError, match="too few"):
+        _ = bus.Stretch(stretch.last, stretch.last).per_second
+
+
+def test_each_mode_of_the_bus_is_once_the_first():
+    """Four rounds give every mode every place in the order."""
+    orders = [bus.rotated(bus.MODES, number) for number in range(4)]
+    for place in range(4):
+        assert {order[place] for order in orders} == set(bus.MODES)
+
+
+def test_the_bus_is_judged_by_its_medians_and_by_every_exit_code():
+    """No bus at all is no part of the comparison; a single exit code that is not 0 is seen and misses its target."""
+    seen = {
+        "none": [bus_run(1_200.0), bus_run(1_000.0), bus_run(1_100.0)],
+        "up": [bus_run(960.0), bus_run(900.0), bus_run(1_100.0)],
+        "down": [bus_run(1_000.0), bus_run(1_000.0), bus_run(1_000.0)],
+        "hanging": [bus_run(970.0), bus_run(980.0), bus_run(990.0, code=137)],
+    }
+    answer = {"figure": "bus", **bus.compared(seen)}
+    assert answer["slowest_over_fastest"] == pytest.approx(0.96)
+    assert answer["up_over_none"]["median"] == pytest.approx(0.9)
+    assert answer["met"] == {"slowest_over_fastest": True, "exit_codes": False}
+    part = {**saved_of([])["throughput"], "answers": {"bus": answer}}
+    lines = markdown(json.loads(json.dumps({"figures": part}))).splitlines()
+    name = "prefork, bus up, down, hanging, 0 ms: slowest over fastest"
+    assert f"| {name} | ≥ 0.95 | 0.96 | reached |" in lines
+    name = "SIGTERM with the bus up, down, hanging, and without: exit codes"
+    assert f"| {name} | 0 | none 0; up 0; down 0; hanging 0, 137 | **not reached** |" in lines
+    assert "| modes hanging messages_per_s | 980 (970–990) |" in lines
+
+
+def test_the_ceiling_says_what_it_is_and_has_no_target():
+    """Its section says so above the table; tasks that wait have their share of the ideal, no-op tasks none."""
+    begin = bus.Sample(0.0, 100, 0.0)
+    stretch = bus.Stretch(begin, bus.Sample(10.0, 6_100, 3.0))
+    rows = ceiling.shown({row: [stretch] for row in ceiling.ROWS})
+    assert rows["sleep threads"]["of_the_ideal"]["median"] == pytest.approx(600 / 640)
+    assert "of_the_ideal" not in rows["noop prefork"]
+    part = {**saved_of([])["throughput"], "answers": {"ceiling": {"figure": "ceiling", "rows": rows}}}
+    text = markdown(json.loads(json.dumps({"figures": part})))
+    assert "the rate of Celery's own consumer and pools without any broker" in text
+    assert "| rows noop threads parent_cpu_us_per_message | 500 |" in text
+    assert not [figure for figure, *_ in other_figures.TARGETS if figure == "ceiling"]
 
 
 def parsed(text: str) -> ElementTree.Element:
