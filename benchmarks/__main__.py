@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from benchmarks.peers.installing import python_environment
 from benchmarks.peers.place import Place
 from benchmarks.plan import ELASTICMQ, MEMORY, Run, message_count, runs
 from benchmarks.queue_client import RedisQueue, SqsQueue
+from benchmarks.quiet import MACHINE
 from benchmarks.report import markdown
 
 ACCOUNT = "000000000000"
@@ -31,6 +34,7 @@ SAMPLE_SECONDS = 0.02
 LONG_TASKS = ("sleep", "cpu")
 LONGER = 1.6
 ELASTICMQ_SAMPLE_SECONDS = 0.1
+_number = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = asked.rounds or (1 if asked.quick else 3)
     seconds = asked.seconds or (1.5 if asked.quick else 5.0)
     planned = [] if asked.figures else list(runs(delays, rounds, asked.only))
-    if not planned and not asked.figures:
-        print(f"nothing to run: no contestant or series is called like {', '.join(asked.only)}", file=sys.stderr)
+    if not planned and not (asked.figures and other_figures.wanted(asked.only)):
+        print(f"nothing to run: nothing measured is called like {', '.join(asked.only)}", file=sys.stderr)
         return 2
     if asked.list:
         for one in planned:
             print(f"{one.round + 1} {one.series.name:24} {one.contestant.name}")
         return 0
-    whole = not asked.only and not asked.quick and not asked.delays
+    # A figure stands by itself, so some of them may be measured anew.
+    whole = (asked.figures or not asked.only) and not asked.quick and not asked.delays
     folder = Path(asked.output) if asked.output else servers.BENCHMARKS if whole else servers.CACHE / "partial"
     words = sys.argv[1:] if arguments is None else list(arguments)
     settings = {
@@ -68,24 +73,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "long_seconds": seconds * LONGER,
         "sample_ms": round(SAMPLE_SECONDS * 1000),
     }
-    part = "figures" if asked.figures else "throughput"
+    MACHINE.patience_seconds = 60.0 * (asked.patience if asked.patience is not None else 0 if asked.quick else 30)
+    found: list[dict[str, Any]] = []
     try:
-        measured = _part(settings, lambda: _figures(asked) if asked.figures else _throughput(planned, seconds))
+        if asked.figures:
+            for name in other_figures.wanted(asked.only):
+                figure = partial(other_figures.run, name, asked.quick)
+                answer = _part(settings, lambda figure=figure: {"answer": figure()})  # type: ignore[misc]  # bound now
+                found.append(answer.pop("answer"))
+                write_figure(folder, name, answer, found[-1])
+        else:
+            measured = _part(settings, lambda: _throughput(planned, seconds))
+            found += measured["runs"]
+            write(folder, {"throughput": measured})
     except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
+        print("\nstopped; what had not ended was not written", file=sys.stderr)
         return 130
-    write(folder, part, measured)
     print(f"written: {folder}/RESULTS.md, results.json, chart.svg")
-    problems = [one for one in (*measured.get("runs", ()), *measured.get("answers", {}).values()) if one.get("problem")]
-    return 1 if problems else 0
+    return 1 if any(one.get("problem") for one in found) else 0
 
 
-def write(folder: Path, part: str, measured: dict[str, Any]) -> None:
-    """Write the three files into ``folder``, made if need be. The other part stays what the last run found."""
+def write_figure(folder: Path, name: str, about: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Write one figure; the others stay what they were, each with what is known ``about`` its own run."""
+    file = folder / "results.json"
+    figures = json.loads(file.read_text()).get("figures", {}) if file.exists() else {}
+    answers = figures.get("answers", {}) | {name: answer | {"run": about}}
+    ordered = {each: answers[each] for each in other_figures.NAMES if each in answers}
+    write(folder, {"figures": {**about, "answers": ordered}})
+
+
+def write(folder: Path, parts: dict[str, Any]) -> None:
+    """Write the three files into ``folder``, made if need be. A part that is not given stays what it was."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
     saved = json.loads(file.read_text()) if file.exists() else {}
-    saved[part] = measured
+    saved |= parts
     file.write_text(json.dumps(saved, indent=1) + "\n")
     (folder / "RESULTS.md").write_text(markdown(saved))
     found = saved.get("throughput", {}).get("runs", ())
@@ -95,6 +117,7 @@ def write(folder: Path, part: str, measured: dict[str, Any]) -> None:
 def _part(settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Measure, and put beside it where and when."""
     load, began = machine.load(), time.monotonic()
+    MACHINE.begin()
     started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     measured = measure()
     return {
@@ -104,12 +127,9 @@ def _part(settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> di
         "settings": settings,
         "revision": machine.revision(),
         "machine": machine.machine(),
+        "quiet": MACHINE.told(),
         **measured,
     }
-
-
-def _figures(asked: argparse.Namespace) -> dict[str, Any]:
-    return {"answers": other_figures.run_all(asked.quick, asked.only)}
 
 
 def _throughput(planned: Sequence[Run], seconds: float) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def _throughput(planned: Sequence[Run], seconds: float) -> dict[str, Any]:
                 result = _result(one, 0, problem=problem)
             else:
                 longer = LONGER if one.series.workload in LONG_TASKS else 1
-                result = _run(one, place, results, seconds * longer)
+                result = MACHINE.measure(partial(_run, one, place, results, seconds * longer))
             results.append(result)
             rate = result.problem or f"{result.rate:,.1f}/s"
             print(
@@ -181,7 +201,8 @@ def _servers(server: str) -> Iterator[Running]:
 
 def _run(one: Run, running: Running, before: Sequence[Result], seconds: float) -> Result:
     contestant, series = one.contestant, one.series
-    name = f"{contestant.name}-{series.workload}-{series.delay_ms}-{one.round}"
+    # A run that is done again has a queue of its own: the server counts what was deleted from a queue of that name.
+    name = f"{contestant.name}-{series.workload}-{series.delay_ms}-{one.round}-{next(_number)}"
     own = series.server == MEMORY
     guess = contestant.rate(series.workload, series.delay_ms) or 1.0
     measured = [r.rate for r in before if _same(r, one) and r.rate is not None]
@@ -257,6 +278,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round of 1.5 s each: does everything work?")
     parser.add_argument("--rounds", type=int, help="how often each contestant runs (3; 1 with --quick)")
     parser.add_argument("--seconds", type=float, help="how long each is watched (5; 1.5 with --quick)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        help="minutes to wait for a machine of one's own, and to do again what was disturbed (30; 0 with --quick)",
+    )
     parser.add_argument("--delays", help="which delays no-op tasks are run with: 0,10,30")
     parser.add_argument(
         "--only", action="append", default=[], help="part of the name of a contestant, series or figure; repeatable"

@@ -51,25 +51,36 @@ TARGETS = (
     ("bus", "exit_codes", "SIGTERM with the bus up, down, hanging, and without: exit codes", "0"),
 )
 #: What is about the run and not a figure.
-_ASIDE = ("figure", "targets", "target", "target_calls_per_message", "met", "took_seconds", "versions", "price_source")
+_ASIDE = (
+    "run",
+    "figure",
+    "targets",
+    "target",
+    "target_calls_per_message",
+    "met",
+    "took_seconds",
+    "versions",
+    "price_source",
+)
 
 
-def run_all(quick: bool, only: Sequence[str]) -> dict[str, Any]:
-    """Run the figures, or those whose name holds a word of ``only``; one that fails is reported, the others go on."""
-    answers: dict[str, Any] = {}
-    for name in NAMES:
-        if only and not any(word in name for word in only):
-            continue
-        began = time.monotonic()
-        print(f"figure {name}", end=": ", flush=True)
-        try:
-            answers[name] = dict(getattr(import_module(f"benchmarks.figures.{name}"), name)(quick=quick))
-        except Exception as error:  # noqa: BLE001 - a figure that cannot be had is said, and costs no other
-            answers[name] = {"problem": f"{type(error).__name__}: {error}"}
-            print(answers[name]["problem"], file=sys.stderr)
-        answers[name]["took_seconds"] = round(time.monotonic() - began, 1)
-        print(f"{answers[name]['took_seconds']:g} s", flush=True)
-    return answers
+def wanted(only: Sequence[str]) -> list[str]:
+    """Return the names of all figures, or of those whose name holds a word of ``only``."""
+    return [name for name in NAMES if not only or any(word in name for word in only)]
+
+
+def run(name: str, quick: bool) -> dict[str, Any]:
+    """Run one figure; what fails is said in its answer, as its ``problem``, and costs no other figure."""
+    began = time.monotonic()
+    print(f"figure {name}", end=": ", flush=True)
+    try:
+        answer = dict(getattr(import_module(f"benchmarks.figures.{name}"), name)(quick=quick))
+    except Exception as error:  # noqa: BLE001 - a figure that cannot be had is said, and costs no other
+        answer = {"problem": f"{type(error).__name__}: {error}"}
+        print(answer["problem"], file=sys.stderr)
+    answer["took_seconds"] = round(time.monotonic() - began, 1)
+    print(f"{answer['took_seconds']:g} s", flush=True)
+    return answer
 
 
 def targets(answers: Mapping[str, Any]) -> list[tuple[Target, str]]:
@@ -99,9 +110,21 @@ def sections(answers: Mapping[str, Any]) -> list[str]:
             continue
         if name in NOTES:
             lines += [NOTES[name], ""]
+        lines += _about(answer.get("run"))
         rows = [f"| {path} | {value} |" for path, value in flat(answer)]
         lines += ["| figure | median (lowest–highest) |", "| --- | --- |", *rows, ""]
     return lines
+
+
+def _about(run: Mapping[str, Any] | None) -> list[str]:
+    """When and with what the figure was measured: each may be measured anew by itself."""
+    if not run:
+        return []
+    seen = run["quiet"]
+    taken = f"; the host took {seen['stolen_median']:.1%} of the time, {seen['stolen_highest']:.1%} at most"
+    again = f", {seen['again']} done again" if seen["again"] else ""
+    said = f"{taken} ({seen['measured']} runs{again})" if seen["measured"] else ""
+    return [f"{run['started']}, commit {run['revision']}{said}.", ""]
 
 
 def flat(answer: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ import sys
 import tempfile
 import urllib.request
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +30,7 @@ from benchmarks.figures.stage import (
     worker,
 )
 from benchmarks.measure import Process
+from benchmarks.quiet import MACHINE
 from benchmarks.servers import AWS_ENV
 from tasks.describe import manifest_key
 from tests.servers.process import running_server
@@ -65,40 +68,18 @@ def big_object(rounds: int = 3, quick: bool = False, size_mb: int | None = None)
     """
     size_bytes = (size_mb if size_mb is not None else (QUICK_MB if quick else SIZE_MB)) * MEGABYTE
     rounds = 1 if quick else rounds
-    rates: dict[str, dict[str, list[float]]] = {
-        kind: {"ours_mb_s": [], "plain_mb_s": [], "over_plain": [], "ours_cpu_s": [], "plain_cpu_s": []}
-        for kind in KINDS
-    }
-    idle, peak = [], []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         server = [sys.executable, "-m", "benchmarks.figures.object_server"]
         environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(environments.ROOT)}
         log = folder / "objects.log"
         s3_url = stack.enter_context(running_server(server, r"ready (http://\S+)", log, environment))
-        for _ in range(rounds):
-            with stage(0, s3_url=s3_url) as at, worker(_describing(at)) as process:
-                child = parent_and_children(process, 1)[1][0]
-                # Its first poll has gone out when the queue answers a receive, and the child has nothing to do then.
-                wait_for(process, lambda: at.proxy.counts().get("ReceiveMessage"), 60, "the first poll")
-                idle.append(memory_mb(child)["rss_mb"])
-                _run(at, process, object_key("text", 1_000), 0)
-                for kind in KINDS:
-                    key = object_key(kind, size_bytes)
-                    plain_seconds, plain_cpu, digest = _plain(s3_url, key)
-                    cpu = process.cpu_seconds()
-                    seconds = _run(at, process, key, 1 + KINDS.index(kind))
-                    cpu = process.cpu_seconds() - cpu
-                    _check(s3_url, key, digest, size_bytes)
-                    found = rates[kind]
-                    found["ours_mb_s"].append(size_bytes / MEGABYTE / seconds)
-                    found["plain_mb_s"].append(size_bytes / MEGABYTE / plain_seconds)
-                    found["over_plain"].append(plain_seconds / seconds)
-                    found["ours_cpu_s"].append(cpu)
-                    found["plain_cpu_s"].append(plain_cpu)
-                peak.append(memory_mb(child)["peak_rss_mb"])
+        seen = [MACHINE.measure(partial(_one_round, s3_url, size_bytes)) for _ in range(rounds)]
+    idle, peak = [one.idle_mb for one in seen], [one.peak_mb for one in seen]
     over_idle = spread([high - low for high, low in zip(peak, idle, strict=True)])
-    kinds = {kind: {name: spread(values) for name, values in found.items()} for kind, found in rates.items()}
+    kinds = {
+        kind: {name: spread([one.kinds[kind][name] for one in seen]) for name in seen[0].kinds[kind]} for kind in KINDS
+    }
     return {
         "figure": "big_object",
         "size_mb": size_bytes // MEGABYTE,
@@ -117,6 +98,40 @@ def big_object(rounds: int = 3, quick: bool = False, size_mb: int | None = None)
             "peak_over_idle_mb": over_idle["median"] <= TARGETS["peak_over_idle_mb"],
         },
     }
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one worker did: RSS of its child in MB, and the figures of each kind of object."""
+
+    idle_mb: float
+    peak_mb: float
+    kinds: dict[str, dict[str, float]]
+
+
+def _one_round(s3_url: str, size_bytes: int) -> Round:
+    kinds = {}
+    with stage(0, s3_url=s3_url) as at, worker(_describing(at)) as process:
+        child = parent_and_children(process, 1)[1][0]
+        # Its first poll has gone out when the queue answers a receive, and the child has nothing to do then.
+        wait_for(process, lambda: at.proxy.counts().get("ReceiveMessage"), 60, "the first poll")
+        idle_mb = memory_mb(child)["rss_mb"]
+        _run(at, process, object_key("text", 1_000), 0)
+        for already, kind in enumerate(KINDS, start=1):
+            key = object_key(kind, size_bytes)
+            plain_seconds, plain_cpu, digest = _plain(s3_url, key)
+            cpu = process.cpu_seconds()
+            seconds = _run(at, process, key, already)
+            cpu = process.cpu_seconds() - cpu
+            _check(s3_url, key, digest, size_bytes)
+            kinds[kind] = {
+                "ours_mb_s": size_bytes / MEGABYTE / seconds,
+                "plain_mb_s": size_bytes / MEGABYTE / plain_seconds,
+                "over_plain": plain_seconds / seconds,
+                "ours_cpu_s": cpu,
+                "plain_cpu_s": plain_cpu,
+            }
+        return Round(idle_mb, memory_mb(child)["peak_rss_mb"], kinds)
 
 
 def _describing(at: Stage) -> Any:

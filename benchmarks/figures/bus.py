@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from benchmarks.figures.stage import (
 )
 from benchmarks.measure import STANDSTILL_SECONDS, Process
 from benchmarks.peers import bridge_worker
+from benchmarks.quiet import MACHINE
 from tests.servers.port import free_port
 
 CONCURRENCY = 2
@@ -99,7 +101,7 @@ def bus(rounds: int = 6, quick: bool = False, messages: int | None = None) -> di
         for number in range(rounds):
             for mode in rotated(MODES, number):
                 with _monitor_url(mode, redis_url) as url:
-                    seen[mode].append(_one_run(mode, url, count))
+                    seen[mode].append(MACHINE.measure(partial(_one_run, mode, url, count)))
     return {
         "figure": "bus",
         "pool": "prefork",

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.figures.stage import APPS, START_SECONDS, run_alone, spread, wai
 from benchmarks.peers import stock_celery
 from benchmarks.peers.apps.work import SLEEP_SECONDS
 from benchmarks.peers.place import Command, Place
+from benchmarks.quiet import MACHINE
 
 #: Kombu waits so long when its window is full or its queue empty; the default of 1 s would be most of what is measured.
 POLLING_SECONDS = 0.001
@@ -59,7 +61,7 @@ def ceiling(rounds: int = 3, quick: bool = False) -> dict[str, Any]:
     seen: dict[Row, list[Stretch]] = {row: [] for row in ROWS}
     for number in range(rounds):
         for row in (*ROWS[number % len(ROWS) :], *ROWS[: number % len(ROWS)]):
-            seen[row].append(_one_run(row))
+            seen[row].append(MACHINE.measure(partial(_one_run, row)))
     versions = stock_celery.versions_on_sqs()
     return {
         "figure": "ceiling",

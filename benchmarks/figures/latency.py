@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from benchmarks.figures.stage import Stage, event, ours, percentile, run_alone, spread, stage, wait_for, worker
+from benchmarks.quiet import MACHINE
 
 DELAY_MS = 10
 EVENTS_PER_SECOND = 10
@@ -29,8 +31,8 @@ def latency(rounds: int = 3, quick: bool = False, seconds: float | None = None) 
     seen: dict[str, dict[str, list[float]]] = {pool: {"p50_ms": [], "p99_ms": [], "max_ms": []} for pool in pools}
     for number in range(rounds):
         for pool, concurrency in pools.items():
-            with stage(DELAY_MS) as at, worker(ours(at, pool, concurrency, 1)) as process:
-                waits_ms = _one_round(at, process, round(length * EVENTS_PER_SECOND), seed=number)
+            events = round(length * EVENTS_PER_SECOND)
+            waits_ms = MACHINE.measure(partial(_one_round, pool, concurrency, events, seed=number))
             seen[pool]["p50_ms"].append(percentile(waits_ms, 0.5))
             seen[pool]["p99_ms"].append(percentile(waits_ms, 0.99))
             seen[pool]["max_ms"].append(max(waits_ms))
@@ -57,7 +59,12 @@ def latency(rounds: int = 3, quick: bool = False, seconds: float | None = None) 
     }
 
 
-def _one_round(at: Stage, process: Any, events: int, seed: int) -> list[float]:
+def _one_round(pool: str, concurrency: int, events: int, seed: int) -> list[float]:
+    with stage(DELAY_MS) as at, worker(ours(at, pool, concurrency, 1)) as process:
+        return _waits_ms(at, process, events, seed)
+
+
+def _waits_ms(at: Stage, process: Any, events: int, seed: int) -> list[float]:
     gaps = random.Random(seed)  # noqa: S311 - the same events in every run
     total = WARM_UP_EVENTS + events
     visible: dict[str, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchmarks.figures import environments
@@ -22,6 +23,7 @@ from benchmarks.figures.stage import (
 )
 from benchmarks.peers import bridge_worker, stock_celery
 from benchmarks.peers.place import Command
+from benchmarks.quiet import MACHINE
 
 DELAY_MS = 10
 CONCURRENCY = 2
@@ -48,7 +50,7 @@ def startup(rounds: int = 7, quick: bool = False) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, (command, message) in contestants.items():
-            taken = _one_start(command, message(number))
+            taken = MACHINE.measure(partial(_one_start, command, message(number)))
             if number:
                 seconds[name].append(taken)
     ratio = spread(_ratios(seconds["ours"], seconds["stock"]))

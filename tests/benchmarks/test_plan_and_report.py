@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import other_figures
+from benchmarks.__main__ import main, write, write_figure
 from benchmarks.chart import svg
 from benchmarks.contestants import BOTO3_TUNED, CONTESTANTS, NODE_FOUR, OURS_PREFORK, OURS_THREADS, REDIS
-from benchmarks.figures import bus, ceiling
+from benchmarks.figures import bus, ceiling, latency
 from benchmarks.figures_of_runs import Figure, Result, Results, targets
 from benchmarks.plan import FEWEST, MOST, message_count, runs
 from benchmarks.report import markdown, spread
@@ -111,6 +112,64 @@ def test_the_report_is_made_of_the_saved_results_alone():
     assert "**not reached**" in text
     assert "not measured" in text
     assert "round 1: the consumer ended: boom" in text
+
+
+def test_the_report_says_what_the_host_took():
+    """How much of the machine's time went to others, and how many runs were disturbed all the same."""
+    saved = saved_of([])
+    saved["throughput"]["quiet"] = {
+        "stolen_median": 0.0012,
+        "stolen_highest": 0.31,
+        "disturbed": 1,
+        "measured": 105,
+        "again": 4,
+        "waited_seconds": 70,
+    }
+    lines = markdown(json.loads(json.dumps(saved))).splitlines()
+    assert "| taken by the host | 0.1% of the time, 31.0% at most |" in lines
+    assert "| disturbed runs | 1 of 105; 4 done again |" in lines
+
+
+ABOUT = {
+    "started": "2026-11-22 09:00 UTC",
+    "minutes": 1.0,
+    "load": 0.0,
+    "settings": {"arguments": "--figures"},
+    "revision": "abc",
+    "machine": {"cores": "2"},
+    "quiet": {"stolen_median": 0.001, "stolen_highest": 0.02, "disturbed": 0, "measured": 3, "again": 1},
+}
+
+
+def test_a_figure_measured_anew_leaves_the_others(tmp_path):
+    """Each stands by itself in the files, in the report's order, with its own time, commit and share of the host."""
+    write(tmp_path, {"throughput": saved_of([])["throughput"]})
+    write_figure(tmp_path, "memory", ABOUT, {"parent_over_stock_mb": 5.0})
+    write_figure(tmp_path, "latency", ABOUT | {"revision": "def"}, {"pools": {"threads": {"p50_ms": 2.0}}})
+    write_figure(tmp_path, "memory", ABOUT | {"revision": "ghi"}, {"parent_over_stock_mb": 6.0})
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert list(saved["figures"]["answers"]) == ["latency", "memory"]
+    assert "throughput" in saved
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    said = "; the host took 0.1% of the time, 2.0% at most (3 runs, 1 done again)."
+    assert f"2026-11-22 09:00 UTC, commit def{said}" in lines
+    assert f"2026-11-22 09:00 UTC, commit ghi{said}" in lines
+    assert "| parent_over_stock_mb | 6 |" in lines
+    assert not [line for line in lines if line.startswith("| run ")]
+
+
+def test_a_figure_that_fails_says_why(monkeypatch, capsys):
+    """Its answer is the problem, and whoever runs the next one is not hindered."""
+    monkeypatch.setattr(latency, "latency", lambda quick: 1 / 0)
+    assert other_figures.run("latency", quick=True)["problem"] == "ZeroDivisionError: division by zero"
+    assert "division by zero" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--only", "nobody"], ["--figures", "--only", "nothing"]])
+def test_a_name_that_nothing_has_is_an_error(arguments, capsys):
+    """Nothing is run, and the exit code is that of wrong arguments."""
+    assert main(arguments) == 2
+    assert "nothing to run" in capsys.readouterr().err
 
 
 def test_the_other_figures_are_a_part_of_their_own():
