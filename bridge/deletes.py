@@ -39,6 +39,8 @@ class Deletes:
         """Delete up to ten messages of one queue; yield those to be tried again."""
         handles = [s.lease.receipt_handle for s in batch]
         lost = [s.lease.lost for s in batch]
+        for settlement in batch:
+            settlement.lease.delete_asked = True
         try:
             answer = self._client.delete_message_batch(
                 QueueUrl=batch[0].lease.queue.url,

@@ -24,7 +24,8 @@ from typing import Literal
 
 from bridge import metrics
 from bridge.heartbeat import Heartbeat
-from bridge.leases import Lease, LeaseTable, State
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.log import get_logger
 from bridge.receivers import Receivers
 from bridge.settle import Settler

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from bridge.leases import Lease, LeaseTable, State
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.log import get_logger
 
 log = get_logger(__name__)

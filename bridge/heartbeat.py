@@ -13,7 +13,8 @@ from typing import Any
 
 from bridge import metrics
 from bridge.aws import error_code, is_stale_handle
-from bridge.leases import Lease, LeaseTable
+from bridge.lease import Lease
+from bridge.leases import LeaseTable
 from bridge.log import get_logger
 
 log = get_logger(__name__)
@@ -108,7 +109,7 @@ class Heartbeat:
             log.warning("lease_renewal_failed", leases=len(leases), error_type=error_code(error), error=str(error))
         finally:
             for lease, handle, result in zip(leases, handles, results, strict=True):
-                self._table.beat_done(lease, handle, sent_at, result)
-                metrics.renewals.labels(result).inc()
-                if result == "stale":
+                comes_to = self._table.beat_done(lease, handle, sent_at, result)
+                metrics.renewals.labels(comes_to).inc()
+                if comes_to == "stale":
                     log.warning("lease_lost", **lease.log_fields)

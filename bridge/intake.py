@@ -15,7 +15,8 @@ from typing import Any
 from bridge import metrics
 from bridge.envelope import Delivery, for_celery, for_event, open_celery_message
 from bridge.errors import MalformedEvent
-from bridge.leases import Lease, LeaseTable
+from bridge.lease import Lease
+from bridge.leases import LeaseTable
 from bridge.log import get_logger
 from bridge.queues import Queue
 from bridge.retry_policy import ETA_SLACK_SECONDS, cut_delay, eta_waits, kills_pods, request_retries

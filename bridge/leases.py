@@ -1,12 +1,8 @@
 """The lease table: every message this worker holds, in which state, until when, and who may touch it.
 
-A lease is our hold on a received message: its SQS visibility timeout, renewed while something in this worker answers
-for the message. The table is plain data under one lock, with the time passed in; the thread that renews is in
-``heartbeat``. The lock also decides between starting a message and handing it back, so that it can never be both.
-
-    WAITING --start--> RUNNING --end--> ENDING    --drop--> (gone)      renewed until the delete is confirmed
-       |                  |
-       +-----release------+-----------> RELEASING --drop--> (gone)      not renewed: a beat would undo the delay
+A message is renewed while something in this worker answers for it. The table is plain data under one lock, with the
+time passed in; the thread that renews is in ``heartbeat``. The lock also decides between starting a message and handing
+it back, so that it can never be both.
 
 What it promises: a message is in exactly one state; nothing is renewed once a visibility change began; the same
 message received again is no second lease while this worker is waiting with it, running it or ending it.
@@ -14,105 +10,16 @@ message received again is no second lease while this worker is waiting with it, 
 
 from __future__ import annotations
 
-import itertools
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from bridge.queues import Queue
-from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS
+from bridge.lease import BEAT_SHARE, Lease, State
+from bridge.verdicts import MAX_HOLD_SECONDS
 
-#: A lease is renewed when this share of its visibility timeout has passed, so two renewals may fail.
-BEAT_SHARE = 1 / 3
 #: After a renewal that failed for a passing reason it is tried again this soon (or at a third, if sooner).
 BEAT_RETRY_SECONDS = 1.0
 #: Celery reports the end of a run within milliseconds of its last signal; later means never.
 UNREPORTED_SECONDS = 10.0
-
-
-class State(StrEnum):
-    """Where a held message stands; texts, because a plain enum's hash is Python code, run at every count."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    ENDING = "ending"
-    RELEASING = "releasing"
-    GONE = "gone"
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Lease:
-    """Our hold on one message. Times are those of the table's monotonic clock, in seconds.
-
-    ``tag`` is the receipt handle of the first receive and Kombu's delivery tag; ``receipt_handle`` is the newest one.
-    """
-
-    queue: Queue
-    raw: Mapping[str, Any]
-    received_at_epoch: float
-    received_at: float
-    visibility_timeout_seconds: int
-    receives: int = 1
-    waits: int = 0
-    task: str | None = None
-    task_id: str = ""
-    retries: int = 0
-    attempts: int = 0
-    about: Mapping[str, Any] = field(default_factory=dict)
-    time_limit_seconds: float = 0.0
-    tag: str = ""
-    receipt_handle: str = ""
-    state: State = State.WAITING
-    delivered: bool = False
-    expires_at: float = 0.0
-    next_beat_at: float = 0.0
-    beating: bool = False
-    lost: bool = False
-    request: weakref.ref[Any] | None = None
-    number: int = field(default_factory=itertools.count(1).__next__)
-    run_ended_at: float | None = None
-
-    def __post_init__(self) -> None:
-        """Take the handle and the first expiry from the receive."""
-        self.tag = self.receipt_handle = self.raw["ReceiptHandle"]
-        self.task_id = self.message_id
-        self.attempts = self.receives
-        self.held_until(self.received_at)
-
-    @property
-    def message_id(self) -> str:
-        """The SQS MessageId."""
-        return str(self.raw["MessageId"])
-
-    @property
-    def log_fields(self) -> dict[str, Any]:
-        """What every log line about this message says of it: docs/logs.md calls these the message fields."""
-        return {
-            "message_id": self.message_id,
-            "task_id": self.task_id,
-            **({} if self.task is None else {"task": self.task}),
-            "queue": self.queue.name,
-            **self.about,
-            "attempt": self.attempts,
-        }
-
-    def held_until(self, now: float) -> None:
-        """Count the visibility timeout from ``now``, as far as the twelve hours allow, and the next renewal with it."""
-        seconds = max(0, self.room_seconds(now))
-        self.expires_at = now + seconds
-        self.next_beat_at = now + seconds * BEAT_SHARE
-
-    def age_seconds(self, now: float) -> float:
-        """Return the seconds since this receive, from which SQS counts its twelve hours."""
-        return now - self.received_at
-
-    def room_seconds(self, now: float) -> int:
-        """Return how long the next renewal may last before SQS's twelve hours end."""
-        rest = MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS - self.age_seconds(now)
-        return int(min(self.visibility_timeout_seconds, rest))
 
 
 class LeaseTable:
@@ -147,7 +54,7 @@ class LeaseTable:
             elif older is not None:
                 older.receipt_handle = lease.receipt_handle
                 older.received_at = now
-                older.lost = False
+                older.lost = older.delete_asked = False
                 # As long as this receive asked for, which may be less than the task's own length.
                 older.expires_at, older.next_beat_at = lease.expires_at, lease.next_beat_at
                 return older
@@ -240,17 +147,22 @@ class LeaseTable:
                 lease.beating = True
             return due
 
-    def beat_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> None:
-        """Note a renewal's result.
+    def beat_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> str:
+        """Note a renewal's result, and return what it comes to.
 
         ``ok``; ``stale``: the handle is no longer good, or the lease had lapsed by our count; ``failed``: try again.
+        Renewals go on until a delete is confirmed, so one may come to SQS just after the delete and find its handle
+        stale: such a message was not lost, and the result is ``ended``.
         """
         with self.lock:
+            if result == "stale" and (lease.delete_asked or lease.state is State.GONE):
+                result = "ended"
             lease.beating = False
             if handle == lease.receipt_handle:  # else: received again meanwhile, the answer is about the old handle
                 if result == "ok":
                     lease.held_until(sent_at)
-                elif result == "stale":
+                elif result in {"stale", "ended"}:
+                    # Also when a delete was asked for: should that fail, nobody knows whose the message is.
                     lease.lost = True
                 else:
                     soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
@@ -258,6 +170,7 @@ class LeaseTable:
                     # It may have taken effect unheard, and ask for less than what the lease had.
                     lease.expires_at = min(lease.expires_at, sent_at + max(0, lease.room_seconds(sent_at)))
             self._beat_done.notify_all()
+            return result
 
     def unanswered(self, now: float) -> list[Lease]:
         """Return leases that may not stay, marked for handing back.

@@ -7,7 +7,6 @@ client or thread of ours exists.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from functools import partial
 from secrets import token_hex
@@ -26,11 +25,12 @@ from bridge.heartbeat import Heartbeat
 from bridge.idempotency.release import Releases
 from bridge.intake import Intake
 from bridge.late_look_up import look_up_when_reachable
-from bridge.leases import Lease, LeaseTable, State
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.log import get_logger
 from bridge.one_shot import present_one_shot
-from bridge.plan import Plan, pool_kind
+from bridge.plan import Plan
 from bridge.queues import Queue
 from bridge.receivers import MAX_IN_FLIGHT, POOL_SECONDS, Receivers
 from bridge.settle import Settler
@@ -38,11 +38,10 @@ from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.sqs_calls import SqsCalls
 from bridge.transport import Channel
 from bridge.verdicts import HandBack, RetryIn
+from bridge.worker_pool import WorkerPool
 
 log = get_logger(__name__)
 
-#: Celery reads a prefetch multiplier of 0 as "no limit"; a window needs one, or a flood would be held by one worker.
-UNLIMITED_MULTIPLIER = 100
 #: How long a thread may keep the interpreter while others want it. With Python's own 5 ms a main loop that only has to
 #: hand on the next task waits until a receiver has read ten messages, and processes stand idle; and 32 threads whose
 #: tasks wait for something else wait for one another: 392 instead of 521 tasks of 50 ms a second, of 640.
@@ -60,26 +59,25 @@ class Bridge:
         self.leases = LeaseTable()
         self._queues = {queue.name: queue for queue in plan.queues}
         self._consumer = consumer
-        self._pool_kind = pool_kind(consumer.pool)
+        self._pool = WorkerPool(consumer)
         self._channel: Channel | None = None
         self._consuming: set[str] = set()
         self._receiving: set[str] = set()
         self._started = False
         self._loop_turned_at = time.monotonic()
-        self._main_thread = threading.get_ident()
         self.releases = Releases()
         self._one_shot = present_one_shot()
         self.waker = Waker(self._on_wake)
         self.gate = Gate(
             self.leases,
-            processes=self._processes,
+            processes=self._pool.processes,
             hand_to_pool=consumer.on_task_request,
             wake=self.waker.wake,
             on_lapsed=self._on_lapsed,
             on_refused=self._on_bug,
             on_dropped=worker_state.task_ready,
-            one_at_a_time=self._pool_kind == "solo",
-            may_pump=self._may_hand_to_pool,
+            one_at_a_time=self._pool.kind == "solo",
+            may_pump=self._pool.takes_from_this_thread,
         )
         self.settler: Settler
         self.drain: Drain
@@ -121,7 +119,7 @@ class Bridge:
             window=self._receive_window,
             # One poll per interval is what "paced" promises.
             max_in_flight=1 if self._one_shot or settings.poll_mode == "paced" else MAX_IN_FLIGHT,
-            processes=self._processes,
+            processes=self._pool.processes,
             # A run for so many messages counts what is held, and must not receive one too many.
             pool_seconds=0.0 if self._one_shot else POOL_SECONDS,
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
@@ -143,8 +141,8 @@ class Bridge:
             self.settler,
             self._receivers,
             self._heartbeat,
-            pool_kind=self._pool_kind,
-            pool_pids=self._pool_pids,
+            pool_kind=self._pool.kind,
+            pool_pids=self._pool.pids,
             drain_seconds=settings.drain_seconds,
             exit_code=self._exit_code,
             release_claims=run_claims.release_stopped,
@@ -167,14 +165,12 @@ class Bridge:
                 self.plan.queues, self.leases, self._liveness, consumed=self._consuming, receiving=self._receiving
             )
             self.plan.health.start(answers.by_path())
-        if self._pool_kind == "prefork":
-            # Celery would drop what the pool has not accepted yet when its consumer closes; the child runs it all the
-            # same, while the message is handed back. Without this it stays and is waited for like any running task.
-            self._consumer.pool.flush = None
+        if self._pool.kind == "prefork":
+            self._pool.keep_what_it_was_given()
         else:
             signals.task_postrun.connect(self._on_run_ended, weak=False, dispatch_uid="bridge.run-ended")
             log.warning(
-                "time_limits_not_enforced", error=f"Celery enforces time limits in prefork, not {self._pool_kind}"
+                "time_limits_not_enforced", error=f"Celery enforces time limits in prefork, not {self._pool.kind}"
             )
 
     def attach(self, channel: Channel) -> None:
@@ -251,7 +247,7 @@ class Bridge:
             self._receivers.states(),
             longest_call_seconds=longest_call_seconds(settings.wait_time_seconds, settings.poll_interval_seconds),
             loop_seconds=time.monotonic() - self._loop_turned_at,
-            loop_runs_a_task=self._pool_kind == "solo" and self.leases.count(State.RUNNING) > 0,
+            loop_runs_a_task=self._pool.kind == "solo" and self.leases.count(State.RUNNING) > 0,
             draining=self.leases.closed,
         )
 
@@ -262,32 +258,12 @@ class Bridge:
 
     def _on_tick(self) -> None:
         self._loop_turned_at = time.monotonic()
-        if self._pool_kind == "prefork":
-            # Billiard itself looks for dead children every 5 s, and a task handed to one would wait as long.
-            self._consumer.pool.maintain_pool()
+        self._pool.replace_dead_children()
 
     def _on_lapsed(self, lease: Lease) -> None:
         self.leases.drop(lease)
         metrics.lapsed.labels(lease.queue.name).inc()
         log.warning("message_lapsed", **lease.log_fields)
-
-    def _may_hand_to_pool(self) -> bool:
-        """Say whether this thread may: the threads pool takes from any, prefork's pipes are the main loop's."""
-        if self._pool_kind == "prefork":
-            return threading.get_ident() == self._main_thread
-        return self._pool_kind == "threads"
-
-    def _processes(self) -> int:
-        try:
-            return int(self._consumer.pool.num_processes)
-        except AttributeError:  # Celery's pool forgets itself when it stops (celery.concurrency.prefork)
-            return 0
-
-    def _pool_pids(self) -> list[int]:
-        try:
-            return list(self._consumer.pool.info["processes"])
-        except AttributeError:
-            return []
 
     def _exit_code(self) -> int:
         """Return what a drain leaves with that cannot wait for Celery to leave."""
@@ -303,10 +279,5 @@ class Bridge:
 
     def _receive_window(self) -> int:
         if self._one_shot is None:
-            return self._window()
-        return self._one_shot.window(self._window(), self.leases.count(State.WAITING, State.RUNNING))
-
-    def _window(self) -> int:
-        # With --autoscale the pool grows when more waits than it can run, so the window is that of the largest pool.
-        most = max(self._processes(), getattr(self._consumer.controller, "max_concurrency", None) or 0)
-        return most * (self._consumer.prefetch_multiplier or UNLIMITED_MULTIPLIER)
+            return self._pool.window()
+        return self._one_shot.window(self._pool.window(), self.leases.count(State.WAITING, State.RUNNING))

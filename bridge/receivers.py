@@ -19,22 +19,20 @@ from typing import Any
 
 from bridge import metrics
 from bridge.aws import PROBE_WAIT_SECONDS, error_code
-from bridge.leases import LeaseTable, State
+from bridge.lease import State
+from bridge.leases import LeaseTable
 from bridge.liveness import ReceiverState
 from bridge.log import get_logger
 from bridge.queues import Queue
+from bridge.receive_size import BATCH, is_surely_none, receive_size
 
 log = get_logger(__name__)
 
 #: Receives in flight for one queue under load.
 MAX_IN_FLIGHT = 4
-#: SQS gives at most ten messages a receive.
-BATCH = 10
 FIRST_PAUSE_SECONDS = 0.2
 #: With the time-outs of the client, this keeps "resumes within 5 s of AWS coming back".
 LONGEST_PAUSE_SECONDS = 2.0
-#: More finished messages than this (or the window, if larger) awaiting their confirmation stop the receiving.
-UNCONFIRMED_LIMIT = 100
 #: A receiver without room looks again after this long: a net for a pool that grew, of which nobody tells us.
 _NET_SECONDS = 1.0
 #: The window and the processes are asked for this often, and not at every change of a message.
@@ -43,29 +41,6 @@ _WAITING, _RUNNING, _ENDING, _RELEASING = State.WAITING, State.RUNNING, State.EN
 
 #: A receiver calls this with the queue, the messages of one receive, and the monotonic time of the answer.
 Deliver = Callable[[Queue, Sequence[Mapping[str, Any]], float], None]
-
-
-def receive_size(
-    *, window: int, waiting: int, running: int, processes: int, asked: int, unconfirmed: int, idle: bool, limit: int
-) -> int:
-    """Return how many messages to ask for now; 0 means: start no receive. Pure.
-
-    ``waiting`` and ``running`` are messages held, ``asked`` those that other receives under way may bring,
-    ``unconfirmed`` those that finished and await SQS's confirmation. ``idle`` says that the queue's last receive
-    brought nothing. ``limit`` is the most that one receive may bring.
-    """
-    if unconfirmed > max(UNCONFIRMED_LIMIT, window):
-        return 0
-    batch = min(limit, window)
-    ask = min(limit, window - waiting - running - asked)
-    if ask <= 0:
-        return 0
-    if idle or ask == batch:
-        return ask
-    if window - processes - batch >= processes / 2:
-        # There will be room for a whole batch while half of the busy processes still have their next message.
-        return 0
-    return ask if processes - waiting > asked else 0
 
 
 class Receivers:
@@ -193,13 +168,20 @@ class Receivers:
     def _wake(self) -> None:
         """Wake one receiver of each queue that has room for a receive; at every change, under the table's lock."""
         counts, (window, processes) = self._table.counts, self._pool_now()
-        free, ready = window - counts[_WAITING] - counts[_RUNNING], counts[_WAITING] - processes
+        waiting, running = counts[_WAITING], counts[_RUNNING]
         for polls in self._polls.values():
             # One that was woken has not looked yet, and will pass on what it leaves.
             if polls.woken or not (polls.first_waits or polls.extra_wait):
                 continue
-            # Most changes leave too little room, which is seen sooner than the size of a receive is found.
-            if not polls.idle and free - polls.asked < min(self._limit, window) and ready + polls.asked >= 0:
+            if is_surely_none(
+                window=window,
+                waiting=waiting,
+                running=running,
+                processes=processes,
+                asked=polls.asked,
+                idle=polls.idle,
+                limit=self._limit,
+            ):
                 continue
             if polls.first_waits and self._size(polls, extra=False):
                 polls.woken = True

@@ -30,7 +30,7 @@ from kombu.utils.encoding import safe_repr, safe_str
 
 from bridge import metrics, run_claims, run_report, scratch
 from bridge.failure import failure_of, text_of, unwrapped
-from bridge.leases import Lease, State
+from bridge.lease import Lease, State
 from bridge.log import get_logger
 from bridge.retry_policy import Attempt, Failure, decide
 from bridge.settlement import BUG_DELAY_SECONDS

@@ -15,7 +15,7 @@ from bridge.failure import text_of
 from bridge.idempotency.guard import Run, present_guard
 from bridge.idempotency.identity import Wish
 from bridge.idempotency.release import Release, release_all
-from bridge.leases import Lease
+from bridge.lease import Lease
 from bridge.log import get_logger
 from bridge.once import longest_claim_seconds, wants_claims
 from bridge.retry_policy import Failure

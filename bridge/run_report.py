@@ -7,7 +7,7 @@ from logging import INFO
 from typing import Any
 
 from bridge import metrics
-from bridge.leases import Lease
+from bridge.lease import Lease
 from bridge.log import get_logger
 from bridge.retry_policy import Failure
 from bridge.verdicts import RetryIn

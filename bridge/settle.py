@@ -19,7 +19,8 @@ from bridge.aws import error_code, is_stale_handle
 from bridge.dead_letter import cause, send_arguments
 from bridge.deletes import LINGER_SECONDS, THREADS, Deletes
 from bridge.lanes import Again, Lane
-from bridge.leases import Lease, LeaseTable, State
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.log import body_fields, get_logger
 from bridge.retry_policy import cut_delay
 from bridge.settlement import Settlement

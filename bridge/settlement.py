@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from bridge.lanes import Again
-from bridge.leases import Lease
+from bridge.lease import Lease
 from bridge.verdicts import Verdict
 
 #: After an error of our own with a message: long enough not to spin, and the receive count ends it some day.

@@ -2,7 +2,7 @@
 
 botocore builds a request object, reads its URL and sorts its headers for every signature: 0.2 ms of Python, which is
 more than all else that a call to SQS costs here. What does not change from call to call is prepared once, by botocore
-itself; the rest is two hashes. ``tests/contract/test_botocore_signing.py`` compares the signatures.
+itself; the rest is two hashes. ``tests/contract/test_sigv4.py`` compares the signatures.
 Source: "Create a signed AWS API request", AWS IAM user guide.
 """
 

@@ -7,7 +7,6 @@ here with one line and exit code 2; what may pass (AWS unreachable, throttling) 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 import traceback
@@ -15,14 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from billiard.util import get_logger as billiard_logger
 from botocore.exceptions import NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from celery import signals
 from celery.concurrency import get_implementation
 from kombu import Exchange
 from kombu import Queue as KombuQueue
 
-from bridge import log as logs
 from bridge import run_context, scratch
 from bridge.aws import error_code, new_session, sqs_client
 from bridge.banner import banner, banner_fields
@@ -34,6 +31,7 @@ from bridge.health import HealthServer
 from bridge.idempotency.guard import Guard, use_guard
 from bridge.idempotency.store import open_store
 from bridge.intake import TaskLimits
+from bridge.log import get_logger
 from bridge.outputs import output_prefixes, pairs
 from bridge.plan import Plan, pool_kind, use_plan
 from bridge.queues import Queue, look_up, named_queues
@@ -42,8 +40,9 @@ from bridge.routing import Rules
 from bridge.settings import WorkerSettings, load_worker_settings, old_names_in_use
 from bridge.settings_rules import same_queue
 from bridge.task_defaults import apply_defaults, guard_plain_tasks
+from bridge.worker_logs import log_format, set_up_logs, set_up_logs_of_child
 
-log = logs.get_logger(__name__)
+log = get_logger(__name__)
 
 #: What SQS answers for credentials that no waiting mends.
 _DENIED = frozenset(
@@ -62,7 +61,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
     try:
         settings = load_worker_settings(os.environ)  # names CELERY_BROKER_URL, which is where -b arrives
         _refuse_broker_option(conf)
-        _set_up_logs(settings)
+        set_up_logs(settings)
         for old, ours in old_names_in_use(os.environ).items():
             log.warning("old_setting_name", setting=old, use=ours)
         import_tasks(settings.task_modules)
@@ -117,7 +116,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
 
     @signals.celeryd_after_setup.connect(weak=False, dispatch_uid="bridge.banner")
     def _on_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
-        if _format(settings) == "json":
+        if log_format(settings) == "json":
             instance.quiet = True  # Celery's own banner is no JSON
             log.info("worker_starting", **banner_fields(settings, queues, routes))
         elif not instance.quiet:
@@ -206,9 +205,7 @@ def check_endpoint(client: Any, queue_url: str) -> None:
 def prepare_child(app: Any) -> None:
     """Make a spawned pool child what a forked one is born as: its task modules imported, the defaults applied."""
     settings = load_worker_settings(os.environ)
-    for name in (None, "celery.task", billiard_logger().name):
-        logs.use_format(logging.getLogger(name), _format(settings), **_constants(settings))
-    logging.getLogger("bridge").setLevel(settings.log_level)
+    set_up_logs_of_child(settings)
     run_context.bind_runs()
     run_context.trace_runs(os.environ, in_children=False)
     import_tasks(settings.task_modules)
@@ -272,37 +269,6 @@ def _warn_about_drain(limits: Mapping[str, TaskLimits], settings: WorkerSettings
             drain_seconds=settings.drain_seconds,
             error="a run that is stopped when BRIDGE_DRAIN_SECONDS end starts again from the beginning elsewhere",
         )
-
-
-def _set_up_logs(settings: WorkerSettings) -> None:
-    log_format = _format(settings)
-    # A level of our own: Celery's -l defaults to WARNING, and a worker that says nothing cannot be traced.
-    logging.getLogger("bridge").setLevel(settings.log_level)
-
-    # Until Celery has set up its handlers, ours says what the start finds out; it would come out as bare words.
-    early = logging.StreamHandler()
-    bridge_logger = logging.getLogger("bridge")
-    bridge_logger.addHandler(early)
-    bridge_logger.propagate = False
-    logs.use_format(bridge_logger, log_format, **_constants(settings))
-
-    def use_ours(logger: Any = None, **_: Any) -> None:
-        bridge_logger.removeHandler(early)
-        bridge_logger.propagate = True
-        for each in (logger, billiard_logger()):  # the pool logs to one that does not propagate
-            logs.use_format(each, log_format, **_constants(settings))
-
-    signals.after_setup_logger.connect(use_ours, weak=False, dispatch_uid="bridge.log")
-    signals.after_setup_task_logger.connect(use_ours, weak=False, dispatch_uid="bridge.tasklog")
-
-
-def _constants(settings: WorkerSettings) -> dict[str, str | None]:
-    """What every line of this worker says."""
-    return {"pod_name": settings.pod_name, "job_id": settings.job_id}
-
-
-def _format(settings: WorkerSettings) -> Any:
-    return settings.log_format or logs.default_format()
 
 
 def _place(error: BaseException) -> str:

@@ -30,7 +30,7 @@ def copy(obj: S3Object) -> dict[str, Any]:
 
     Raises SettingsError without ``BRIDGE_RESULTS_URL``, ObjectGone and ObjectChanged as a read does, botocore's errors.
     """
-    from bridge.s3_source import s3_client  # here, not above: boto3 is not for the worker's parent process
+    from bridge.s3_clients import s3_client  # here, not above: boto3 is not for the worker's parent process
 
     settings = load_results_settings()
     if settings.results_url is None:

@@ -82,7 +82,7 @@ def describe(obj: S3Object) -> dict[str, Any]:
     Raises SettingsError without ``BRIDGE_RESULTS_URL``, and what reading raises (``S3Object``). An object overwritten
     while it is read raises ``ObjectChanged``, for its head and its bytes must be of the same version.
     """
-    from bridge.s3_source import s3_client  # here, not above: boto3 is not for the worker's parent process
+    from bridge.s3_clients import s3_client  # here, not above: boto3 is not for the worker's parent process
 
     settings = load_results_settings()
     if settings.results_url is None:

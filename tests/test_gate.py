@@ -9,7 +9,8 @@ from collections import deque
 import pytest
 
 from bridge.gate import Gate, Waker
-from bridge.leases import Lease, LeaseTable, State
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.queues import Queue
 
 QUEUE = Queue("q", "http://sqs/1/q", "event")

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge import calls, metrics
 from bridge.calls import LastCall
 from bridge.health_answers import Answers
-from bridge.leases import Lease, LeaseTable
+from bridge.lease import Lease
+from bridge.leases import LeaseTable
 from bridge.liveness import Liveness
 from bridge.queues import Queue
 

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from bridge.leases import Lease, LeaseTable, State
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.queues import Queue
 
 QUEUE = Queue("q", "https://sqs/1/q", "event")
@@ -158,6 +159,20 @@ def test_a_stale_handle_stops_the_beat_and_not_the_task(table, lease):
     assert table.due_beats(90.0) == []
     assert lease.state is State.RUNNING
     assert table.end(lease)
+
+
+def test_a_stale_handle_after_a_delete_was_asked_for_is_no_loss(table, lease):
+    """The delete came first: the renewal comes to ``ended``, and nothing is renewed that may be gone."""
+    table.start(lease, 0.0)
+    table.end(lease)
+    table.due_beats(40.0)
+    lease.delete_asked = True
+    assert table.beat_done(lease, "h1", 40.0, "stale") == "ended"
+    assert table.due_beats(90.0) == []
+    # Received again: the delete had not taken effect, and under the new handle none was asked for yet.
+    table.take_in(received(handle="h2", at=200.0), 200.0)
+    table.due_beats(240.0)
+    assert table.beat_done(lease, "h2", 240.0, "stale") == "stale"
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.RUNNING, State.ENDING])

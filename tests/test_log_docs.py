@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bridge import settle
-from bridge.leases import Lease
+from bridge.lease import Lease
 from bridge.queues import Queue
 from bridge.settlement import Settlement
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.receivers import receive_size
+from bridge.receive_size import is_surely_none, receive_size
 
 
 def size(**changed):
@@ -46,6 +46,33 @@ def test_never_more_than_the_window_and_the_limit(window, waiting, running, proc
         assert ask == 0
     elif idle:
         assert ask == max(0, min(limit, window - held - asked))
+
+
+@given(
+    window=st.integers(1, 60),
+    waiting=st.integers(0, 60),
+    running=st.integers(0, 40),
+    processes=st.integers(0, 40),
+    asked=st.integers(0, 40),
+    of_others=st.integers(0, 40),
+    unconfirmed=counts,
+    idle=st.booleans(),
+    limit=st.integers(1, 10),
+)
+def test_the_short_answer_is_never_wrong(
+    window, waiting, running, processes, asked, of_others, unconfirmed, idle, limit
+):
+    """Where the cheap question says that there is no receive, there is none, whatever other queues have asked for."""
+    common = {"window": window, "waiting": waiting, "running": running, "processes": processes}
+    common |= {"idle": idle, "limit": limit}
+    if is_surely_none(**common, asked=asked):
+        assert receive_size(**common, asked=asked + of_others, unconfirmed=unconfirmed) == 0
+
+
+def test_the_short_answer_spares_most_questions():
+    """A full window with a message ready for every process, as it is between two receives, needs no second look."""
+    full = {"window": 128, "processes": 8, "running": 8, "limit": 10, "asked": 0, "idle": False}
+    assert [is_surely_none(**full, waiting=128 - 8 - free) for free in range(12)] == [True] * 10 + [False] * 2
 
 
 def test_an_idle_queue_keeps_its_long_poll_for_a_single_slot():

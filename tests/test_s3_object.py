@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
-from bridge import s3_source
+from bridge import s3_clients
+from bridge.s3_clients import forget_clients, s3_client
 from bridge.s3_object import ObjectHead, S3Object, current_source, use_source
-from bridge.s3_source import forget_clients, read_arguments, s3_client
+from bridge.s3_source import S3_SOURCE, read_arguments
 
 records = st.builds(
     S3Object,
@@ -109,7 +110,7 @@ def test_another_source_can_stand_in(tmp_path):
         assert obj.download(tmp_path / "x").read_bytes() == b"local"
         assert obj.head()["size"] == 5
         1 / 0  # noqa: B018 - raises
-    assert current_source() is s3_source.S3_SOURCE
+    assert current_source() is S3_SOURCE
 
 
 def test_a_download_stopped_by_a_time_limit_leaves_nothing(tmp_path):
@@ -174,7 +175,7 @@ def test_threads_share_one_client(new_clients):
 
 def run_python(code):
     """Run ``code`` in a fresh interpreter; fail with what it printed."""
-    root = Path(s3_source.__file__).parent.parent
+    root = Path(s3_clients.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -183,14 +184,14 @@ def test_a_forked_child_makes_its_own_client():
     """A child has another client than its parent, even when the lock was held at the moment of the fork."""
     run_python("""
 import os
-from bridge import s3_source
-before = s3_source.s3_client("eu-west-1")
-with s3_source._clients._lock:
+from bridge import s3_clients
+before = s3_clients.s3_client("eu-west-1")
+with s3_clients._clients._lock:
     child = os.fork()
     if child == 0:
-        os._exit(0 if s3_source.s3_client("eu-west-1") is not before else 1)
+        os._exit(0 if s3_clients.s3_client("eu-west-1") is not before else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert s3_source.s3_client("eu-west-1") is before
+assert s3_clients.s3_client("eu-west-1") is before
 """)
 
 

@@ -16,8 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
 from bridge.errors import ObjectChanged, ObjectGone
+from bridge.s3_clients import forget_clients, s3_client
 from bridge.s3_object import S3Object
-from bridge.s3_source import BUFFER_BYTES, forget_clients, s3_client
+from bridge.s3_source import BUFFER_BYTES
 
 BUCKET = "uploads-test"
 VERSIONED = "versioned-test"

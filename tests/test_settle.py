@@ -10,10 +10,13 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from prometheus_client import REGISTRY
 
-from bridge.leases import Lease, LeaseTable, State
+from bridge.heartbeat import Heartbeat
+from bridge.lease import Lease, State
+from bridge.leases import LeaseTable
 from bridge.queues import Queue
 from bridge.settle import Settler
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
+from tests.servers.waiting import wait_until
 
 SECONDS = 5.0
 DELETE = "delete_message_batch"
@@ -110,6 +113,11 @@ class Room:
     def done(self):
         """Wait until nothing is pending, and say whether that came true."""
         return self.settler.flush(SECONDS)
+
+
+def renewals(result):
+    """How many renewals ended so, of this process."""
+    return REGISTRY.get_sample_value("bridge_lease_renewals_total", {"result": result}) or 0
 
 
 @pytest.fixture
@@ -214,6 +222,41 @@ def test_a_dead_letter_stays_renewed_until_its_delete_is_confirmed(room):
     room.settler.settle(lease, DeadLetter("permanent"))
     assert room.done()
     assert due == [True, True]
+
+
+@pytest.mark.parametrize("answer", ["before the delete's", "after the delete's"])
+def test_a_renewal_that_comes_to_sqs_after_the_delete_tells_of_no_loss(room, caplog, answer):
+    """Renewals go on until the delete is confirmed, so their handle may be stale by then: nothing was lost."""
+    lease, other = room.hold(), room.hold()
+    lease.next_beat_at = 0.0
+    others = Heartbeat(room.sqs, room.table, lambda _: None, renew=True)
+
+    def late(_):
+        # The renewal is with SQS when the delete is sent.
+        if answer == "after the delete's":
+            room.settler.settle(lease, Delete())
+            assert room.done()
+        else:
+            room.sqs.answers[DELETE].append(lambda _: beaten.wait(SECONDS) and None)
+            room.settler.settle(lease, Delete())
+            wait_until(lambda: DELETE in room.sqs.names(), SECONDS, "the delete on its way")
+        return {"Failed": [{"Id": "0", "SenderFault": True, "Code": "ReceiptHandleIsInvalid", "Message": ""}]}
+
+    beaten = threading.Event()
+    room.sqs.answers[VISIBILITY].append(late)
+    ended, stale = (renewals(result) for result in ("ended", "stale"))
+    others.beat()
+    beaten.set()
+    assert room.done()
+    assert (renewals("ended"), renewals("stale")) == (ended + 1, stale)
+    assert (room.settled("deleted"), room.lapsed()) == (1, 0)
+    assert "lease_lost" not in caplog.text
+    # The same answer for a message that still runs is a loss, and is told of.
+    other.next_beat_at = 0.0
+    room.sqs.answers[VISIBILITY].append({"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": ""}]})
+    others.beat()
+    assert renewals("stale") == stale + 1
+    assert "lease_lost" in caplog.text
 
 
 @pytest.mark.parametrize("verdict", [RetryIn(30, 30), HandBack("requeued")])

@@ -254,7 +254,7 @@ def test_a_start_with_a_mistake_ends_with_code_2(monkeypatch, capsys, environmen
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(startup, "_set_up_logs", lambda _: None)  # the loggers of this process are pytest's
+    monkeypatch.setattr(startup, "set_up_logs", lambda _: None)  # the loggers of this process are pytest's
     with pytest.raises(SystemExit) as caught:
         start_up(None, SimpleNamespace(broker_url=broker_url), {})
     [line] = capsys.readouterr().err.splitlines()

@@ -25,8 +25,8 @@ from bridge.batch_sending import PARALLEL, BatchSender, Outgoing, SendFailed
 from bridge.cli.backfill_report import Tally, printable, report, say_how_to_go_on
 from bridge.cli.one_line import aws_text
 from bridge.object_listing import find_bucket, listed_objects
+from bridge.s3_clients import s3_client
 from bridge.s3_event import ObjectRecord
-from bridge.s3_source import s3_client
 from bridge.stop_event import StopEvent
 
 

@@ -29,7 +29,7 @@ from bridge.finding import Finding
 from bridge.outputs import Output, output_prefixes
 from bridge.region import is_aws_host
 from bridge.routing import Route, matches
-from bridge.s3_source import s3_client
+from bridge.s3_clients import s3_client
 from bridge.settings import OperatorSettings
 from bridge.settings_rules import shown
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 from bridge.doctor_reads import write_and_delete
 from bridge.finding import Finding
 from bridge.outputs import Output
-from bridge.s3_source import s3_client
+from bridge.s3_clients import s3_client
 from bridge.settings_rules import shown
 
 

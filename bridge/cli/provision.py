@@ -55,7 +55,7 @@ def command(queue: str, dlq: str | None, force: bool, dry_run: bool, as_json: bo
     from bridge.aws import sqs_client
     from bridge.provision_plan import plan
     from bridge.provisioning import carry_out, find, queue_url
-    from bridge.s3_source import s3_client
+    from bridge.s3_clients import s3_client
     from bridge.settings import load_operator_settings
 
     with told_in_one_line():

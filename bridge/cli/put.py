@@ -52,7 +52,7 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
     BRIDGE_ALLOWED_BUCKETS, where that names one. Whether the bucket announces the object is read from its notification
     configuration (s3:GetBucketNotification) before the upload.
     """
-    from bridge.s3_source import s3_client
+    from bridge.s3_clients import s3_client
 
     with told_in_one_line():
         bucket, key = _destination(url, file.name)

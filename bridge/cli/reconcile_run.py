@@ -24,8 +24,8 @@ from bridge.idempotency.record_index import NoRoom, RecordIndex
 from bridge.idempotency.store import open_store
 from bridge.object_listing import Bucket, find_bucket, listed_objects
 from bridge.routing import Route
+from bridge.s3_clients import s3_client
 from bridge.s3_event import ObjectRecord
-from bridge.s3_source import s3_client
 
 #: What DynamoDB and S3 answer where there is something to mend; all else may pass.
 _REFUSALS = frozenset(

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
 
 from bridge.idempotency.store import Refused, Stored, unavailable
-from bridge.s3_source import PerProcess
+from bridge.s3_clients import PerProcess
 
 #: 412: the condition does not hold. 409: another conditional write was under way, so it may or may not hold. 404: with
 #: If-Match, nothing is there any more.

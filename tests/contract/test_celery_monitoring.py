@@ -177,8 +177,6 @@ celery([{command!r}])
 @pytest.mark.parametrize("command", ["events", "flower"])
 def test_preload_options_are_asked_before_a_command_runs(command: str) -> None:
     """Click calls a preload option's callback, given or not, with the command's name and the app, plugins included."""
-    if command == "flower":
-        pytest.importorskip("flower")
     # In a process of its own: Celery adds the app's options to the commands for good.
     script = [sys.executable, "-W", "ignore", "-c", ASKED.format(command=command)]
     done = subprocess.run(script, capture_output=True, text=True, timeout=100, check=False)
@@ -203,5 +201,4 @@ def test_a_receiver_says_that_it_waits() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_kombu_itself_verifies_no_certificate() -> None:
     """``rediss://`` alone means no verification to Kombu, so the bridge says what it wants."""
-    pytest.importorskip("redis")
     assert Connection("rediss://h").ssl == {"ssl_cert_reqs": ssl.CERT_NONE}

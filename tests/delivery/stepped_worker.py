@@ -15,7 +15,8 @@ from bridge import deletes, gate, heartbeat, intake, lanes, leases, metrics, ret
 from bridge.gate import Gate
 from bridge.heartbeat import Heartbeat
 from bridge.intake import Intake, TaskLimits
-from bridge.leases import LeaseTable, State
+from bridge.lease import State
+from bridge.leases import LeaseTable
 from bridge.queues import Queue
 from bridge.routing import Route, Rules
 from bridge.settle import Settler

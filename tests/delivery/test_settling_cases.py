@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from bridge.leases import State
+from bridge.lease import State
 from bridge.testing import s3_event
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan

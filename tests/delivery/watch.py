@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from bridge.leases import State
+from bridge.lease import State
 from bridge.retry_policy import cut_delay
 from bridge.verdicts import DeadLetter, Delete, RetryIn
 

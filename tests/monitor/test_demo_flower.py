@@ -42,7 +42,6 @@ def demo(**environment: str) -> subprocess.Popen[str]:
 
 def test_a_browser_shows_the_demo(make_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
     """Chromium shows the demo's worker online and its tasks by name, end and object; SIGTERM ends it all."""
-    pytest.importorskip("flower")
     needs_chromium()
     process = demo()
     try:

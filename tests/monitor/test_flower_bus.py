@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("flower")
-
 from tests.monitor.flower_process import FlowerProcess
 from tests.servers.redis import RedisServer
 from tests.servers.waiting import wait_until

@@ -29,7 +29,6 @@ TRUTH_SECONDS = 10.0
 @pytest.fixture(scope="module")
 def flower(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowerProcess]:
     """Flower on the module's bus, started before any worker."""
-    pytest.importorskip("flower")
     with FlowerProcess(site.environment(), tmp_path_factory.mktemp("flower") / "output.log") as flower:
         yield flower
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-
-pytest.importorskip("flower")
 
 from bridge.errors import SettingsError
 from bridge.flower_app import queue_rows, why
 from bridge.monitor import bus_settings
+from tests.monitor.celery_commands import run_all
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "redis://127.0.0.1:1/0"
 #: Arguments after ``celery -A bridge.monitor``, additions to the environment, and what the one line must say.
 REFUSED = [
@@ -34,24 +26,10 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def refusals() -> Iterator[list[tuple[int, str]]]:
-    """Exit code and output of each, all started together: nearly all of the time is Python's start."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "bridge.monitor", *arguments],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "BRIDGE_MONITOR_URL": NOBODY, **settings},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for arguments, settings, _ in REFUSED
-    ]
-    try:
-        outputs = [process.communicate(timeout=100)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    yield [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
+def refusals() -> list[tuple[int, str]]:
+    """Exit code and output of each."""
+    commands = [(arguments, {"BRIDGE_MONITOR_URL": NOBODY, **settings}) for arguments, settings, _ in REFUSED]
+    return run_all("bridge.monitor", commands)
 
 
 @pytest.mark.slow

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from celery import Celery
 
 from bridge.celery import app
+from tests.monitor.celery_commands import environment, run_all
 from tests.servers.redis import RedisServer
 from tests.servers.waiting import wait_until
 
-pytest.importorskip("flower")  # without it there is no such command at all
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 60.0
 #: Arguments after ``celery -A bridge``, the exit code, and what is said.
 COMMANDS = [
@@ -32,30 +28,10 @@ COMMANDS = [
 ]
 
 
-def environment(**settings: str) -> dict[str, str]:
-    """What each process has; the warnings are Celery's, whose `events` has two options -d."""
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **settings}
-
-
 @pytest.fixture(scope="module")
-def answers() -> Iterator[list[tuple[int, str]]]:
-    """Exit code and output of each, all started together: nearly all of the time is Python's start."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "bridge", *arguments],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for arguments, _, _ in COMMANDS
-    ]
-    try:
-        outputs = [process.communicate(timeout=100)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    yield [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
+def answers() -> list[tuple[int, str]]:
+    """Exit code and output of each."""
+    return run_all("bridge", [(arguments, {}) for arguments, _, _ in COMMANDS])
 
 
 @pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(command[0]) for command in COMMANDS])

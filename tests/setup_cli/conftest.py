@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge import cli, s3_source
-from bridge.s3_source import forget_clients
+from bridge import cli, s3_clients
+from bridge.s3_clients import forget_clients
 from tests.servers.sqs import SqsServer
 
 
@@ -56,7 +56,7 @@ def brigade(monkeypatch, capsys, tmp_path):
                     cli.main()
                 code = end.value.code
             finally:
-                for client in s3_source._clients._by_region.values():
+                for client in s3_clients._clients._by_region.values():
                     client.close()
                 forget_clients()
         captured = capsys.readouterr()
