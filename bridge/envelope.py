@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.errors import MalformedEvent
 from bridge.message import Message
@@ -25,12 +25,12 @@ _SHOWN_OBJECTS = 3
 _TEXT_HEADERS = ("shadow", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "expires", "origin")
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """What is known about this receive: the queue, the receipt handle, and which run it will be.
 
-    ``trace`` is the sender's AWSTraceHeader, as it came. ``owner`` is the token under which the run claims what it
-    works on: no other run ever has the same. ``republished`` are retries that Celery counted in the message itself.
+    ``received_at_epoch`` is in seconds. ``trace`` is the sender's AWSTraceHeader, as it came. ``owner`` is the token
+    under which the run claims what it works on: no other run ever has the same. ``republished`` are retries that Celery
+    counted in the message itself.
     """
 
     queue: str
@@ -38,7 +38,7 @@ class Delivery:
     receipt_handle: str
     receives: int
     retries: int
-    received_at: datetime
+    received_at_epoch: float
     lease: int = 0
     message_id: str = ""
     trace: str | None = None
@@ -67,7 +67,10 @@ def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dic
     argument: Any
     if target.objects is None:
         argument = Message.from_sqs(
-            raw, queue_url=delivery.queue_url, received_at=delivery.received_at, attempt=delivery.receives
+            raw,
+            queue_url=delivery.queue_url,
+            received_at=datetime.fromtimestamp(delivery.received_at_epoch, UTC),
+            attempt=delivery.receives,
         ).to_dict()
         shown = f"sqs:{raw['MessageId']}"
     else:

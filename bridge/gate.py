@@ -57,7 +57,8 @@ class Gate:
         self._on_dropped = on_dropped
         self._one_at_a_time = one_at_a_time
         self._may_pump = may_pump
-        self._lock = threading.RLock()  # two that see one free place must not both fill it
+        self._lock = threading.Lock()  # two that see one free place must not both fill it
+        self._asked = False
         self._line: deque[tuple[Lease, Any]] = deque()
 
     def submit(self, request: Any) -> None:
@@ -78,9 +79,19 @@ class Gate:
             self._wake()
 
     def pump(self) -> None:
-        """Start what may start."""
-        with self._lock:
-            self._pump()
+        """Start what may start, or leave it to the thread that is about it.
+
+        Nobody waits for the lock: to hand a request to the pool takes long, and the threads of a pool, which come here
+        after every task, would stand in line for it. Who finds the lock taken has asked first, and whoever has it looks
+        whether somebody asked after giving it back: so one of the two starts what may start.
+        """
+        self._asked = True
+        while self._asked and self._lock.acquire(blocking=False):
+            try:
+                self._asked = False
+                self._pump()
+            finally:
+                self._lock.release()
 
     def _pump(self) -> None:
         processes = self._processes() if self._line else 0

@@ -166,7 +166,7 @@ class Intake:
             receipt_handle=lease.tag,
             receives=lease.receives,
             retries=lease.retries,
-            received_at=datetime.fromtimestamp(lease.received_at_epoch, UTC),
+            received_at_epoch=lease.received_at_epoch,
             lease=lease.number,
             message_id=lease.message_id,
             owner=f"{lease.message_id}/{lease.receives}/{self._worker}/{lease.number}",

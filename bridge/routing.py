@@ -88,12 +88,16 @@ def route(body: str, message_attributes: Mapping[str, Mapping[str, Any]], rules:
     return _route_objects(event, everything, rules)
 
 
-def _route_objects(objects: Sequence[ObjectRecord], everything: list[Route], rules: Rules) -> ToTask | Verdict:
-    objects = tuple(o for o in objects if not is_own_output(o, rules.own_outputs))
-    if not objects:
-        return Delete("ignored", "own-output")
-    takers = {_first_taker(o, everything, rules.routes) for o in objects}
-    only = next(iter(takers)) if len(takers) == 1 else None
+def _route_objects(objects: tuple[ObjectRecord, ...], everything: list[Route], rules: Rules) -> ToTask | Verdict:
+    if rules.own_outputs:
+        objects = tuple(o for o in objects if not is_own_output(o, rules.own_outputs))
+        if not objects:
+            return Delete("ignored", "own-output")
+    takers: list[Route | None] = []  # no set: there are few, and to hash one takes longer than all comparisons
+    for record in objects:
+        if (taker := _first_taker(record, everything, rules.routes)) not in takers:
+            takers.append(taker)
+    only = takers[0] if len(takers) == 1 else None
     if only is not None and only.everything:
         return ToTask(only.task, None)
     for record in objects:
@@ -119,10 +123,13 @@ def _too_large(taker: Route, objects: Sequence[ObjectRecord]) -> DeadLetter | No
 
 
 def _first_taker(record: ObjectRecord, everything: list[Route], routes: Sequence[Route]) -> Route | None:
-    return next((r for r in routes if r.takes_object(record) or r in everything), None)
+    for candidate in routes:
+        if candidate.takes_object(record) or candidate in everything:
+            return candidate
+    return None
 
 
-def _names(takers: set[Route | None]) -> str:
+def _names(takers: Sequence[Route | None]) -> str:
     return ", ".join(sorted(taker.task if taker else "no task" for taker in takers))
 
 

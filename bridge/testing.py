@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import md5
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -164,7 +165,7 @@ def run_event(
     if kills_pods(receives, task.max_retries, SPARE_RECEIVES):
         return RunResult("dead_lettered", "worker-lost", task=task.name)
     retries = request_retries(receives, task.max_retries)
-    delivery = Delivery("test-queue", "test-queue", raw["ReceiptHandle"], receives, retries, datetime.now(UTC))
+    delivery = Delivery("test-queue", "test-queue", raw["ReceiptHandle"], receives, retries, time.time())
     payload = for_event(raw, target, delivery)
     args, kwargs, _ = payload["body"]
     request = {**payload["headers"], "delivery_info": payload["properties"]["delivery_info"], "is_eager": False}

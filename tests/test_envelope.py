@@ -21,7 +21,7 @@ from bridge.s3_event import ObjectRecord
 from bridge.s3_object import S3Object
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-DELIVERY = Delivery("q", "https://sqs/1/q", "handle-1", receives=3, retries=2, received_at=NOW)
+DELIVERY = Delivery("q", "https://sqs/1/q", "handle-1", receives=3, retries=2, received_at_epoch=NOW.timestamp())
 RAW = {
     "MessageId": "m-1",
     "ReceiptHandle": "handle-1",
@@ -81,7 +81,7 @@ def test_one_object_is_the_argument_itself():
 
 def test_a_first_receive_is_no_redelivery():
     """Celery's ``redelivered`` is false for the first receive."""
-    delivery = Delivery("q", "u", "h", receives=1, retries=0, received_at=NOW)
+    delivery = Delivery("q", "u", "h", receives=1, retries=0, received_at_epoch=NOW.timestamp())
     payload = for_event(RAW, ToTask("t", None), delivery)
     assert payload["properties"]["delivery_info"]["redelivered"] is False
 

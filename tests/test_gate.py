@@ -12,6 +12,7 @@ from bridge.gate import Gate, Waker
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
 from bridge.queues import Queue
+from tests.servers.waiting import wait_until
 
 QUEUE = Queue("q", "http://sqs/1/q", "event")
 
@@ -135,6 +136,81 @@ def test_no_more_are_started_than_there_are_processes(table):
     gate.slot_free()
     gate.pump()
     assert handed == ["m0", "m1", "m2"]
+
+
+def pool_gate(table, processes, hand_to_pool):
+    """A gate whose pool's threads may hand over the next request themselves."""
+    return Gate(
+        table,
+        processes=lambda: processes,
+        hand_to_pool=hand_to_pool,
+        wake=lambda: None,
+        on_lapsed=lambda lease: None,
+        on_refused=lambda lease: None,
+        on_dropped=lambda request: None,
+        one_at_a_time=False,
+        may_pump=lambda: True,
+    )
+
+
+def test_nobody_waits_while_another_hands_over(table):
+    """The pool is slow to take one: whoever ends a task meanwhile goes on, and the place is filled all the same."""
+    inside, go_on, handed = threading.Event(), threading.Event(), []
+
+    def hand_to_pool(request):
+        handed.append(request.lease.message_id)
+        if len(handed) == 2:
+            inside.set()
+            go_on.wait(20)
+
+    gate = pool_gate(table, 2, hand_to_pool)
+    leases = [hold(table, n) for n in range(4)]
+    gate.submit(Request(leases[0]))
+    slow = threading.Thread(target=gate.submit, args=(Request(leases[1]),))
+    slow.start()
+    assert inside.wait(20)
+    gate.submit(Request(leases[2]))
+    gate.submit(Request(leases[3]))
+    table.end(leases[0])
+    gate.slot_free()
+    assert handed == ["m0", "m1"]
+    go_on.set()
+    slow.join(20)
+    assert handed == ["m0", "m1", "m2"]
+
+
+def test_many_threads_fill_every_place_and_no_more(table):
+    """Whichever threads end tasks, submit and ask at the same time: never too many run, and in the end all have run."""
+    processes, number = 4, 2_000
+    handed, most, tickets = [], [0], threading.Semaphore(0)
+    waiting: deque[Lease] = deque()
+
+    def hand_to_pool(request):
+        handed.append(request.lease.message_id)
+        most[0] = max(most[0], table.count(State.RUNNING))
+        waiting.append(request.lease)
+        tickets.release()
+
+    gate = pool_gate(table, processes, hand_to_pool)
+
+    def run_tasks():
+        while tickets.acquire(timeout=10) and waiting:
+            table.end(waiting.popleft())
+            gate.slot_free()
+
+    threads = [threading.Thread(target=run_tasks) for _ in range(processes)]
+    for thread in threads:
+        thread.start()
+    leases = [hold(table, n) for n in range(number)]
+    for lease in leases:
+        gate.submit(Request(lease))
+    wait_until(lambda: table.count(State.ENDING) == number, 60, "the end of all")
+    for _ in threads:
+        tickets.release()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(handed) == sorted(lease.message_id for lease in leases)
+    assert 1 <= most[0] <= processes
 
 
 def test_nothing_starts_after_the_table_was_closed(table):

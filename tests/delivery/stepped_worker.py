@@ -6,12 +6,13 @@ to wait for a renewal under way (``Blocked``) is tried again later.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 
 import pytest
 
-from bridge import deletes, gate, heartbeat, intake, lanes, leases, metrics, retry_policy, settle
+from bridge import deletes, gate, heartbeat, intake, lanes, metrics, settle
 from bridge.gate import Gate
 from bridge.heartbeat import Heartbeat
 from bridge.intake import Intake, TaskLimits
@@ -71,8 +72,9 @@ class SteppedWorker:
         self._patch = pytest.MonkeyPatch()
         for module in _CLOCKED:
             self._patch.setattr(module, "time", clock)
-        for module in (leases, retry_policy):
-            self._patch.setattr(module, "MAX_HOLD_SECONDS", HOLD_SECONDS)
+        for name, module in sys.modules.items():  # whoever uses it: one that was forgotten would wait for the real ones
+            if name.startswith("bridge.") and hasattr(module, "MAX_HOLD_SECONDS"):
+                self._patch.setattr(module, "MAX_HOLD_SECONDS", HOLD_SECONDS)
         self.sqs = sqs
         self.clock = clock
         self.verdicts = {}

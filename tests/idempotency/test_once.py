@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -95,7 +95,7 @@ def deliver(event, *, message="m1", receives=1, owner=None):
         raw["ReceiptHandle"],
         receives,
         request_retries(receives, task.max_retries),
-        datetime.now(UTC),
+        time.time(),
         message_id=message,
         owner=owner or f"{message}/{receives}/worker/{next(_numbers)}",
     )
