@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -97,7 +97,9 @@ def write_figure(folder: Path, name: str, about: dict[str, Any], answer: dict[st
     """Write one figure; the others stay what they were, each with what is known ``about`` its own run."""
     file = folder / "results.json"
     figures = json.loads(file.read_text()).get("figures", {}) if file.exists() else {}
-    answers = figures.get("answers", {}) | {name: answer | {"run": about}}
+    answers = figures.pop("answers", {})
+    # Those of the time when all figures were of one run have its date and commit.
+    answers = {each: {"run": figures} | found for each, found in answers.items()} | {name: answer | {"run": about}}
     ordered = {each: answers[each] for each in other_figures.NAMES if each in answers}
     write(folder, {"figures": {**about, "answers": ordered}})
 
@@ -151,6 +153,7 @@ def _throughput(planned: Sequence[Run], seconds: float) -> dict[str, Any]:
             else:
                 longer = LONGER if one.series.workload in LONG_TASKS else 1
                 result = MACHINE.measure(partial(_run, one, place, results, seconds * longer))
+                result = replace(result, stolen=round(MACHINE.stolen[-1], 4))
             results.append(result)
             rate = result.problem or f"{result.rate:,.1f}/s"
             print(

@@ -26,6 +26,7 @@ class Result:
     """One run. ``rate`` is in messages per second, None when there is none, and ``problem`` says why.
 
     ``calls_per_message`` are those through the proxy between the first completed task and the last, by action.
+    ``stolen`` is the share of 1 that the machine's host took of the time that was wanted, None when nobody looked.
     """
 
     contestant: str
@@ -41,6 +42,7 @@ class Result:
     cpu_ms_per_message: float | None = None
     calls_per_message: dict[str, float] = field(default_factory=dict)
     problem: str = ""
+    stolen: float | None = None
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Self:

@@ -120,7 +120,9 @@ def _about(run: Mapping[str, Any] | None) -> list[str]:
     """When and with what the figure was measured: each may be measured anew by itself."""
     if not run:
         return []
-    seen = run["quiet"]
+    seen = run.get("quiet")
+    if not seen:
+        return [f"{run['started']}, commit {run['revision']}.", ""]
     taken = f"; the host took {seen['stolen_median']:.1%} of the time, {seen['stolen_highest']:.1%} at most"
     again = f", {seen['again']} done again" if seen["again"] else ""
     said = f"{taken} ({seen['measured']} runs{again})" if seen["measured"] else ""

@@ -25,6 +25,8 @@ MOST_TIMES = 5
 MOST_SLOWED = 1.3
 LOOK_SECONDS = 0.4
 PAUSE_SECONDS = 4.0
+#: One run waits for no longer: a clock that was fast for a moment makes every later look seem slow.
+LONGEST_WAIT_SECONDS = 20.0
 _LOOP = range(100_000)
 
 
@@ -102,7 +104,7 @@ class Quiet:
         self.stolen.clear()
         self.again, self.waited_seconds = 0, 0.0
 
-    def told(self) -> dict[str, float | int]:
+    def told(self) -> dict[str, float | int | bool]:
         """Return what the results say of it; shares of 1."""
         found = sorted(self.stolen) or [0.0]
         return {
@@ -112,13 +114,17 @@ class Quiet:
             "measured": len(self.stolen),
             "again": self.again,
             "waited_seconds": round(self.waited_seconds),
+            "patience_ended": self.patience_seconds <= 0,
         }
 
     def _wants_another(self, shares: Sequence[float]) -> bool:
         return min(shares) > MOST_STOLEN and len(shares) < MOST_TIMES and self.patience_seconds > 0
 
     def _wait(self) -> None:
-        while not self._is_quiet() and self.patience_seconds > 0:
+        if self.patience_seconds <= 0:
+            return
+        arrived = self.clock()
+        while not self._is_quiet() and self.patience_seconds > 0 and self.clock() - arrived < LONGEST_WAIT_SECONDS:
             began = self.clock()
             self.sleep(PAUSE_SECONDS)
             waited = self.clock() - began

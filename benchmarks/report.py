@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from benchmarks import other_figures
 from benchmarks.contestants import BY_NAME, OURS_THREADS, WORKLOADS, Contestant
 from benchmarks.figures_of_runs import Figure, Result, Results, Target, targets
 from benchmarks.plan import ELASTICMQ, Series, contestants_of, series_of
+from benchmarks.quiet import MOST_SLOWED, MOST_STOLEN, MOST_TIMES
 
 METHOD = """\
 ## How it was measured
@@ -28,9 +30,6 @@ METHOD = """\
 - Rounds: {rounds}, interleaved: every contestant once, then all again, each round beginning with another one. A figure
   is the median of the rounds, with the lowest and the highest behind it. A ratio is taken within a round, and its
   median over the rounds. With so few rounds that spread is the whole range, and no confidence interval.
-- A run of which the machine's host took more than 5 % of the time that was wanted (`steal`) is done again, up to five
-  times, and begun only when nothing is taken and a loop is as fast as it has been: the same rule for everybody, which
-  looks at the machine and not at the rate. What was taken all the same is in the first table.
 - `of the ideal` is the rate over concurrency ÷ length of a task. Who deletes in bursts (a thread's ten at once, after
   half a second of work) can be seen above it in so short a window.
 - Ours: log level WARNING, metrics and leases on, bus off, no idempotency store. Stock Celery acknowledges before a
@@ -38,6 +37,15 @@ METHOD = """\
 - Our own SQS server in memory is there so that the server is not what is measured; ElasticMQ is the check on it. It
   makes every contestant faster than Amazon would, and leaves out what only Amazon has: TLS, signatures that somebody
   checks, jitter, throttling. The ratios are the result, not the rates.
+"""
+
+
+QUIET = f"""\
+- A run waits for some time until the machine's host takes no more than {MOST_STOLEN:.0%} of what is wanted (`steal`),
+  and a loop takes no more than {MOST_SLOWED:g} times what the fastest so far took. It is done again, up to
+  {MOST_TIMES} times in all, while more than that was taken of it, start and filling included; the least
+  disturbed counts. The rule looks at the machine and never at a rate, and ends when the patience (`--patience`) is
+  used up. What was taken all the same is in the first table, and of each run in results.json.
 """
 
 
@@ -64,7 +72,8 @@ def markdown(saved: Mapping[str, Any]) -> str:
             parts += _series(results, series)
     parts += other_figures.sections(answers)
     if throughput:
-        parts += [METHOD.format(**throughput["settings"]), *_versions(throughput)]
+        parts += [METHOD.format(**throughput["settings"]) + (QUIET if throughput.get("quiet") else "")]
+        parts += _versions(throughput)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -89,19 +98,22 @@ def _parts(parts: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
                 "when": f"{part['started']}, {part['minutes']:.0f} minutes",
                 "commit": part["revision"],
                 "load before": f"{part['load']:.2f}",
-                **_quiet(part.get("quiet", {})),
+                **_quiet(part.get("quiet", {}), part["runs"]),
             }
         columns.append(column)
     names = dict.fromkeys(name for column in columns for name in column)
     return [*lines, *(f"| {n} | {' | '.join(str(c.get(n, '–')) for c in columns)} |" for n in names), ""]
 
 
-def _quiet(seen: Mapping[str, Any]) -> dict[str, str]:
+def _quiet(seen: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if not seen:
         return {}
+    whose = Counter(run["contestant"] for run in runs if (run.get("stolen") or 0) > MOST_STOLEN)
+    named = f" ({', '.join(f'{name} {number}' for name, number in whose.most_common())})" if whose else ""
+    patience = ", until the patience was used up" if seen.get("patience_ended") else ""
     return {
         "taken by the host": f"{seen['stolen_median']:.1%} of the time, {seen['stolen_highest']:.1%} at most",
-        "disturbed runs": f"{seen['disturbed']} of {seen['measured']}; {seen['again']} done again",
+        "disturbed runs": f"{seen['disturbed']} of {seen['measured']}{named}; {seen['again']} done again{patience}",
     }
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from bridge.aws import error_code, is_stale_handle
 from bridge.lanes import Again
 from bridge.log import get_logger
@@ -39,8 +41,8 @@ class Deletes:
         """Delete up to ten messages of one queue; yield those to be tried again."""
         handles = [s.lease.receipt_handle for s in batch]
         lost = [s.lease.lost for s in batch]
-        for settlement in batch:
-            settlement.lease.delete_asked = True
+        for settlement, handle in zip(batch, handles, strict=True):
+            settlement.lease.delete_asked_with = handle
         try:
             answer = self._client.delete_message_batch(
                 QueueUrl=batch[0].lease.queue.url,
@@ -49,6 +51,8 @@ class Deletes:
         except Exception as error:  # noqa: BLE001 - any failure of the call means: not confirmed, so try again
             log.warning("delete_failed", messages=len(batch), error_type=error_code(error), error=str(error))
             for settlement in batch:
+                if isinstance(error, ClientError):  # refused; any other error leaves open what SQS did
+                    settlement.lease.delete_asked_with = ""
                 yield settlement.again()
             return
         failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
@@ -70,5 +74,7 @@ class Deletes:
                 if is_stale_handle(code, message):
                     self._on_lapsed(settlement)
                 else:
+                    if n in failed:
+                        lease.delete_asked_with = ""
                     yield settlement.again()
         self._on_confirmed(gone)

@@ -23,6 +23,8 @@ log = get_logger(__name__)
 
 #: Looked up for every message, and an enum's members are slow to find.
 _RUNNING = State.RUNNING
+#: So often one thread starts what others ask for, before the main loop is to go on: it may have a task's end to tell.
+_MOST_TURNS = 8
 
 
 class Gate:
@@ -86,17 +88,26 @@ class Gate:
         whether somebody asked after giving it back: so one of the two starts what may start.
         """
         self._asked = True
-        while self._asked and self._lock.acquire(blocking=False):
+        for _ in range(_MOST_TURNS):
+            if not (self._asked and self._lock.acquire(blocking=False)):
+                return
             try:
                 self._asked = False
                 self._pump()
+            except BaseException:
+                self._wake()  # those who asked meanwhile have gone
+                raise
             finally:
                 self._lock.release()
+        self._wake()
 
     def _pump(self) -> None:
         processes = self._processes() if self._line else 0
         while self._line and self._table.counts[_RUNNING] < processes:
-            lease, request = self._line.popleft()
+            try:
+                lease, request = self._line.popleft()
+            except IndexError:  # forgotten this very moment
+                return
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)
                 self._on_dropped(request)  # Celery would count it as reserved for good

@@ -38,7 +38,8 @@ class Lease:
     """Our hold on one message. Times are those of the table's monotonic clock, in seconds.
 
     ``tag`` is the receipt handle of the first receive and Kombu's delivery tag; ``receipt_handle`` is the newest one.
-    ``lost`` says that this handle is known to be stale, ``delete_asked`` that a delete with it was sent.
+    ``lost`` says that this handle is known to be stale, ``delete_asked_with`` is the handle of
+    a delete that was sent and may have taken effect.
     """
 
     queue: Queue
@@ -62,7 +63,7 @@ class Lease:
     next_beat_at: float = 0.0
     beating: bool = False
     lost: bool = False
-    delete_asked: bool = False
+    delete_asked_with: str = ""
     request: weakref.ref[Any] | None = None
     number: int = field(default_factory=itertools.count(1).__next__)
     run_ended_at: float | None = None

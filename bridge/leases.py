@@ -54,7 +54,7 @@ class LeaseTable:
             elif older is not None:
                 older.receipt_handle = lease.receipt_handle
                 older.received_at = now
-                older.lost = older.delete_asked = False
+                older.lost = False
                 # As long as this receive asked for, which may be less than the task's own length.
                 older.expires_at, older.next_beat_at = lease.expires_at, lease.next_beat_at
                 return older
@@ -152,17 +152,17 @@ class LeaseTable:
 
         ``ok``; ``stale``: the handle is no longer good, or the lease had lapsed by our count; ``failed``: try again.
         Renewals go on until a delete is confirmed, so one may come to SQS just after the delete and find its handle
-        stale: such a message was not lost, and the result is ``ended``.
+        stale: as far as anybody can know such a message was not lost, and the result is ``ended``.
         """
         with self.lock:
-            if result == "stale" and (lease.delete_asked or lease.state is State.GONE):
+            if result == "stale" and lease.delete_asked_with == handle:
                 result = "ended"
             lease.beating = False
             if handle == lease.receipt_handle:  # else: received again meanwhile, the answer is about the old handle
                 if result == "ok":
                     lease.held_until(sent_at)
                 elif result in {"stale", "ended"}:
-                    # Also when a delete was asked for: should that fail, nobody knows whose the message is.
+                    # Also after a delete was sent: should that fail, nobody knows whose the message is.
                     lease.lost = True
                 else:
                     soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)

@@ -166,7 +166,7 @@ def test_a_stale_handle_after_a_delete_was_asked_for_is_no_loss(table, lease):
     table.start(lease, 0.0)
     table.end(lease)
     table.due_beats(40.0)
-    lease.delete_asked = True
+    lease.delete_asked_with = "h1"
     assert table.beat_done(lease, "h1", 40.0, "stale") == "ended"
     assert table.due_beats(90.0) == []
     # Received again: the delete had not taken effect, and under the new handle none was asked for yet.

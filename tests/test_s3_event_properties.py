@@ -190,17 +190,27 @@ NEARLY_PLAIN = st.text('ab+%\0"é:s3.2/ ', max_size=4) | st.sampled_from(
     key=KEYS.map(quote_plus) | NEARLY_PLAIN,
     bucket=NEARLY_PLAIN,
     size=st.none() | st.integers(-1, 2**63) | st.booleans() | st.just("1") | st.just(1.0),
+    without=st.sets(st.sampled_from((*TEXT_FIELDS, "key", "name", "size")), max_size=2),
+    broken=st.none() | st.tuples(st.sampled_from(["s3", "object", "bucket"]), JSON_VALUES),
 )
-@example(texts={}, key="k", bucket="b", size=2**63)
-@example(texts={}, key="a+b", bucket="b", size=2**63 - 1)
-@example(texts={"eventName": "s3:"}, key="k", bucket="b", size=None)
-def test_a_plain_record_is_what_the_close_look_says(texts: dict[str, Any], key: Any, bucket: Any, size: Any) -> None:
+@example(texts={}, key="k", bucket="b", size=2**63, without=set(), broken=None)
+@example(texts={}, key="a+b", bucket="b", size=2**63 - 1, without=set(), broken=None)
+@example(texts={"eventName": "s3:"}, key="k", bucket="b", size=None, without=set(), broken=None)
+@example(texts={}, key="k", bucket="b", size=1, without=set(), broken=("bucket", [{"name": "b"}]))
+def test_a_plain_record_is_what_the_close_look_says(
+    texts: dict[str, Any], key: Any, bucket: Any, size: Any, without: set[str], broken: tuple[str, Any] | None
+) -> None:
     """What is read without a close look, if anything, is what the close look would have read."""
     record = copy.deepcopy(SAMPLES["s3_2_1_put"]["Records"][0])
     stored = record["s3"]["object"]
     stored["key"], record["s3"]["bucket"]["name"], stored["size"] = key, bucket, size
     for name, text in texts.items():
         (stored if name in {"versionId", "eTag", "sequencer"} else record)[name] = text
+    for name in without:
+        for part in (record, stored, record["s3"]["bucket"]):
+            part.pop(name, None)
+    if broken is not None:
+        (record if broken[0] == "s3" else record["s3"])[broken[0]] = broken[1]
     plain = _plain_record(record)
     if plain is not None:
         assert plain == _s3_record(record, "record 1")

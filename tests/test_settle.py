@@ -15,6 +15,7 @@ from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
 from bridge.queues import Queue
 from bridge.settle import Settler
+from bridge.settlement import Settlement
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.servers.waiting import wait_until
 
@@ -229,7 +230,7 @@ def test_a_renewal_that_comes_to_sqs_after_the_delete_tells_of_no_loss(room, cap
     """Renewals go on until the delete is confirmed, so their handle may be stale by then: nothing was lost."""
     lease, other = room.hold(), room.hold()
     lease.next_beat_at = 0.0
-    others = Heartbeat(room.sqs, room.table, lambda _: None, renew=True)
+    heart = Heartbeat(room.sqs, room.table, lambda _: None, renew=True)
 
     def late(_):
         # The renewal is with SQS when the delete is sent.
@@ -245,7 +246,7 @@ def test_a_renewal_that_comes_to_sqs_after_the_delete_tells_of_no_loss(room, cap
     beaten = threading.Event()
     room.sqs.answers[VISIBILITY].append(late)
     ended, stale = (renewals(result) for result in ("ended", "stale"))
-    others.beat()
+    heart.beat()
     beaten.set()
     assert room.done()
     assert (renewals("ended"), renewals("stale")) == (ended + 1, stale)
@@ -254,9 +255,46 @@ def test_a_renewal_that_comes_to_sqs_after_the_delete_tells_of_no_loss(room, cap
     # The same answer for a message that still runs is a loss, and is told of.
     other.next_beat_at = 0.0
     room.sqs.answers[VISIBILITY].append({"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": ""}]})
-    others.beat()
+    heart.beat()
     assert renewals("stale") == stale + 1
     assert "lease_lost" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "comes_to"),
+    [
+        (error("AccessDenied"), "stale"),
+        ({"Failed": [{"Id": "0", "Code": "InternalError"}]}, "stale"),
+        ({}, "ended"),
+        (ReadTimeoutError(endpoint_url="u"), "ended"),
+    ],
+    ids=["refused", "failed", "not answered", "timed out"],
+)
+def test_after_a_delete_that_sqs_refused_a_stale_renewal_tells_of_a_loss(room, answer, comes_to):
+    """A refused delete took no effect, so the message is another's; of one without an answer nobody knows."""
+    room.sqs.answers[DELETE].append(answer)
+    lease = room.hold()
+    heart = Heartbeat(room.sqs, room.table, lambda _: None, renew=True)
+    go_on = threading.Event()
+    room.sqs.answers[DELETE].append(lambda _: go_on.wait(SECONDS) and None)
+    before = renewals(comes_to)
+    meanwhile = []
+
+    def renew():
+        # The delete that is tried again is not sent yet when the renewal is answered.
+        lease.next_beat_at = 0.0
+        room.sqs.answers[VISIBILITY].append({"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": ""}]})
+        heart.beat()
+        meanwhile.append(renewals(comes_to))
+
+    original = Settlement.again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settlement, "again", lambda self: (renew(), original(self))[-1])
+        room.settler.settle(lease, Delete())
+        wait_until(lambda: meanwhile, SECONDS, "the renewal")
+        go_on.set()
+        assert room.done()
+    assert meanwhile == [before + 1]
 
 
 @pytest.mark.parametrize("verdict", [RetryIn(30, 30), HandBack("requeued")])

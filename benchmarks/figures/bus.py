@@ -100,8 +100,7 @@ def bus(rounds: int = 6, quick: bool = False, messages: int | None = None) -> di
     with servers.redis() as redis_url:
         for number in range(rounds):
             for mode in rotated(MODES, number):
-                with _monitor_url(mode, redis_url) as url:
-                    seen[mode].append(MACHINE.measure(partial(_one_run, mode, url, count)))
+                seen[mode].append(MACHINE.measure(partial(_one_run, mode, redis_url, count)))
     return {
         "figure": "bus",
         "pool": "prefork",
@@ -168,7 +167,12 @@ def _monitor_url(mode: str, redis_url: str) -> Iterator[str]:
         yield {"none": "", "up": redis_url, "down": f"redis://127.0.0.1:{free_port()}"}[mode]
 
 
-def _one_run(mode: str, url: str, count: int) -> dict[str, Any]:
+def _one_run(mode: str, redis_url: str, count: int) -> dict[str, Any]:
+    with _monitor_url(mode, redis_url) as url:
+        return _run_with(mode, url, count)
+
+
+def _run_with(mode: str, url: str, count: int) -> dict[str, Any]:
     # The long poll under way at SIGTERM is awaited: with the 20 s of the default nothing else would be seen of a stop.
     settings = {"BRIDGE_TASK_MODULES": "bridge_tasks", "BRIDGE_WAIT_TIME_SECONDS": "1"}
     settings.update({"BRIDGE_MONITOR_URL": url} if url else {})

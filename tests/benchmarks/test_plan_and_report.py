@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -116,7 +116,10 @@ def test_the_report_is_made_of_the_saved_results_alone():
 
 def test_the_report_says_what_the_host_took():
     """How much of the machine's time went to others, and how many runs were disturbed all the same."""
-    saved = saved_of([])
+    taken = [replace(result(OURS_THREADS, number, 600.0), stolen=share) for number, share in enumerate([0.0, 0.31])]
+    saved = saved_of(taken)
+    text = markdown(json.loads(json.dumps(saved)))
+    assert "steal" not in text, "the rule is told of runs that it was not applied to"
     saved["throughput"]["quiet"] = {
         "stolen_median": 0.0012,
         "stolen_highest": 0.31,
@@ -124,10 +127,13 @@ def test_the_report_says_what_the_host_took():
         "measured": 105,
         "again": 4,
         "waited_seconds": 70,
+        "patience_ended": True,
     }
-    lines = markdown(json.loads(json.dumps(saved))).splitlines()
+    text = markdown(json.loads(json.dumps(saved)))
+    assert "`steal`" in text
+    lines = text.splitlines()
     assert "| taken by the host | 0.1% of the time, 31.0% at most |" in lines
-    assert "| disturbed runs | 1 of 105; 4 done again |" in lines
+    assert f"| disturbed runs | 1 of 105 ({OURS_THREADS} 1); 4 done again, until the patience was used up |" in lines
 
 
 ABOUT = {
@@ -156,6 +162,16 @@ def test_a_figure_measured_anew_leaves_the_others(tmp_path):
     assert f"2026-11-22 09:00 UTC, commit ghi{said}" in lines
     assert "| parent_over_stock_mb | 6 |" in lines
     assert not [line for line in lines if line.startswith("| run ")]
+
+
+def test_figures_of_one_run_keep_its_date(tmp_path):
+    """What was measured before each figure had a date of its own keeps that of its run when another is measured."""
+    whole = ABOUT | {"revision": "old", "started": "2026-11-01 00:00 UTC", "answers": {"memory": {"mb": 5.0}}}
+    whole.pop("quiet")
+    write(tmp_path, {"figures": whole})
+    write_figure(tmp_path, "latency", ABOUT, {"p50_ms": 2.0})
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    assert "2026-11-01 00:00 UTC, commit old." in lines
 
 
 def test_a_figure_that_fails_says_why(monkeypatch, capsys):

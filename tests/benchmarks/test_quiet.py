@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.quiet import MOST_STOLEN, MOST_TIMES, PAUSE_SECONDS, Quiet, Ticks, loop_seconds, ticks
+from benchmarks.quiet import (
+    LONGEST_WAIT_SECONDS,
+    MOST_STOLEN,
+    MOST_TIMES,
+    PAUSE_SECONDS,
+    Quiet,
+    Ticks,
+    loop_seconds,
+    ticks,
+)
 
 RUN_SECONDS = 10.0
 
@@ -63,6 +72,7 @@ def test_a_quiet_run_counts_at_once():
         "measured": 1,
         "again": 0,
         "waited_seconds": 0,
+        "patience_ended": False,
     }
 
 
@@ -108,6 +118,16 @@ def test_a_run_waits_while_a_loop_is_slow():
     quiet.measure(machine.run)
     quiet.measure(machine.run)
     assert (machine.loops, quiet.told()["waited_seconds"]) == ([], 2 * PAUSE_SECONDS)
+
+
+def test_a_run_does_not_wait_for_ever():
+    """A clock that was fast once makes every later look seem slow; that must not use up all the patience."""
+    machine = Machine([0.0, 0.0], loops=[0.5, *[1.0] * 1000])
+    quiet = machine.quiet(10 * LONGEST_WAIT_SECONDS)
+    quiet.measure(machine.run)
+    quiet.measure(machine.run)
+    assert LONGEST_WAIT_SECONDS <= quiet.told()["waited_seconds"] < 2 * LONGEST_WAIT_SECONDS
+    assert not quiet.told()["patience_ended"]
 
 
 def test_without_patience_nothing_is_waited_for():
