@@ -69,7 +69,7 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## The worker beside its peers, into benchmarks/RESULTS.md (17 minutes; ARGS=--figures: latency, memory, cost…)
+bench: $(STAMP) ## The worker beside its peers, into benchmarks/RESULTS.md (17 to 25 minutes; ARGS=--figures: latency, memory, cost…)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Run with the oldest Python supported: what only that one needs would otherwise be missing from the lock.

@@ -23,8 +23,6 @@ log = get_logger(__name__)
 
 #: Looked up for every message, and an enum's members are slow to find.
 _RUNNING = State.RUNNING
-#: So often one thread starts what others ask for, before the main loop is to go on: it may have a task's end to tell.
-_MOST_TURNS = 8
 
 
 class Gate:
@@ -59,8 +57,7 @@ class Gate:
         self._on_dropped = on_dropped
         self._one_at_a_time = one_at_a_time
         self._may_pump = may_pump
-        self._lock = threading.Lock()  # two that see one free place must not both fill it
-        self._asked = False
+        self._lock = threading.RLock()  # two that see one free place must not both fill it
         self._line: deque[tuple[Lease, Any]] = deque()
 
     def submit(self, request: Any) -> None:
@@ -81,33 +78,14 @@ class Gate:
             self._wake()
 
     def pump(self) -> None:
-        """Start what may start, or leave it to the thread that is about it.
-
-        Nobody waits for the lock: to hand a request to the pool takes long, and the threads of a pool, which come here
-        after every task, would stand in line for it. Who finds the lock taken has asked first, and whoever has it looks
-        whether somebody asked after giving it back: so one of the two starts what may start.
-        """
-        self._asked = True
-        for _ in range(_MOST_TURNS):
-            if not (self._asked and self._lock.acquire(blocking=False)):
-                return
-            try:
-                self._asked = False
-                self._pump()
-            except BaseException:
-                self._wake()  # those who asked meanwhile have gone
-                raise
-            finally:
-                self._lock.release()
-        self._wake()
+        """Start what may start."""
+        with self._lock:
+            self._pump()
 
     def _pump(self) -> None:
         processes = self._processes() if self._line else 0
         while self._line and self._table.counts[_RUNNING] < processes:
-            try:
-                lease, request = self._line.popleft()
-            except IndexError:  # forgotten this very moment
-                return
+            lease, request = self._line.popleft()
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)
                 self._on_dropped(request)  # Celery would count it as reserved for good
@@ -124,7 +102,8 @@ class Gate:
 
     def forget(self) -> None:
         """Drop the line: Celery's consumer restarted, and its requests are void."""
-        self._line.clear()
+        with self._lock:  # a thread of the pool may be about to take the next one
+            self._line.clear()
 
     def _refused(self, lease: Lease) -> None:
         if lease.state is State.WAITING and not self._table.closed:

@@ -20,8 +20,6 @@ from bridge.errors import MalformedEvent
 _MAX_KEY_BYTES = 1024
 _MAX_SIZE_BYTES = 2**63 - 1
 _SHOWN_CHARACTERS = 40
-#: With one of these a text may have to be decoded, shortened or refused.
-_SUSPECTS = ("%", '"', "\0", "s3:")
 _BOM = "\ufeff"
 _WITH_BOM = "not JSON: Unexpected UTF-8 BOM (decode using utf-8-sig) at line 1, column 1"
 
@@ -66,7 +64,8 @@ class ObjectRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not None, ready for JSON; ``ObjectRecord(**record.to_dict())`` equals the record."""
-        return {n: value for n in field_names(type(self)) if (value := getattr(self, n)) is not None}
+        values = {name: getattr(self, name) for name in field_names(type(self))}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 _field_names: dict[type, tuple[str, ...]] = {}
@@ -123,10 +122,7 @@ def _read(event: dict[str, Any]) -> tuple[ObjectRecord, ...] | TestEvent:
         records = event["Records"]
         if not isinstance(records, list) or not records:
             _fail("Records is empty" if records == [] else "Records is not a list")
-        return tuple(
-            _plain_record(record) or _s3_record(record, f"record {number}")
-            for number, record in enumerate(records, start=1)
-        )
+        return tuple(_s3_record(record, f"record {number}") for number, record in enumerate(records, start=1))
     if "detail-type" in event:
         return (_eventbridge_record(_Part(event, "the EventBridge event")),)
     if event.get("Service") == "Amazon S3" and event.get("Event") == "s3:TestEvent":
@@ -134,47 +130,6 @@ def _read(event: dict[str, Any]) -> tuple[ObjectRecord, ...] | TestEvent:
     if _is_sns(event):
         _fail("an SNS envelope inside an SNS envelope")
     _fail("no S3 event: it has neither Records nor detail-type, and is no s3:TestEvent")
-
-
-def _plain_record(values: Any) -> ObjectRecord | None:
-    """Read a record in which nothing needs a second look, as nearly all are; None for any other, good or bad.
-
-    Whatever this returns, ``_s3_record`` returns too, in four times the time.
-    """
-    try:
-        stored, version = values["s3"]["object"], values["eventVersion"]
-        bucket, key, event_name = values["s3"]["bucket"]["name"], stored["key"], values["eventName"]
-        size = stored.get("size")
-        others = [
-            stored.get("versionId"),
-            stored.get("eTag"),
-            stored.get("sequencer"),
-            values.get("eventTime"),
-            values.get("awsRegion"),
-        ]
-        # One look at all texts instead of one at each; anything but a text fails here, and is looked at closely.
-        texts = "".join([version, bucket, key, event_name, *["" if text is None else text for text in others]])
-        if (
-            not (bucket and key and event_name and version.startswith("2.") and values["eventSource"] == "aws:s3")
-            or not (texts.isascii() and len(key) <= _MAX_KEY_BYTES)
-            or any(suspect in texts for suspect in _SUSPECTS)
-            or not (size is None or (type(size) is int and 0 <= size <= _MAX_SIZE_BYTES))
-        ):
-            return None
-    except (KeyError, TypeError, AttributeError):
-        return None
-    version_id, etag, sequencer, event_time, region = others
-    return ObjectRecord(
-        bucket=bucket,
-        key=key.replace("+", " "),
-        version_id=version_id or None,
-        etag=etag or None,
-        size=size,
-        sequencer=sequencer or None,
-        event_name=event_name,
-        event_time=event_time or None,
-        region=region or None,
-    )
 
 
 def _s3_record(values: object, where: str) -> ObjectRecord:

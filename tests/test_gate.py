@@ -138,89 +138,19 @@ def test_no_more_are_started_than_there_are_processes(table):
     assert handed == ["m0", "m1", "m2"]
 
 
-def pool_gate(table, processes, hand_to_pool, wake=lambda: None):
+def pool_gate(table, processes, hand_to_pool):
     """A gate whose pool's threads may hand over the next request themselves."""
     return Gate(
         table,
         processes=lambda: processes,
         hand_to_pool=hand_to_pool,
-        wake=wake,
+        wake=lambda: None,
         on_lapsed=lambda lease: None,
         on_refused=lambda lease: None,
         on_dropped=lambda request: None,
         one_at_a_time=False,
         may_pump=lambda: True,
     )
-
-
-def test_nobody_waits_while_another_hands_over(table):
-    """The pool is slow to take one: whoever ends a task meanwhile goes on, and the place is filled all the same."""
-    inside, go_on, handed = threading.Event(), threading.Event(), []
-
-    def hand_to_pool(request):
-        handed.append(request.lease.message_id)
-        if len(handed) == 2:
-            inside.set()
-            go_on.wait(20)
-
-    gate = pool_gate(table, 2, hand_to_pool)
-    leases = [hold(table, n) for n in range(4)]
-    gate.submit(Request(leases[0]))
-    slow = threading.Thread(target=gate.submit, args=(Request(leases[1]),))
-    slow.start()
-    assert inside.wait(20)
-    gate.submit(Request(leases[2]))
-    gate.submit(Request(leases[3]))
-    table.end(leases[0])
-    gate.slot_free()
-    assert handed == ["m0", "m1"]
-    go_on.set()
-    slow.join(20)
-    assert handed == ["m0", "m1", "m2"]
-
-
-def test_an_error_in_handing_over_does_not_strand_who_asked_meanwhile(table):
-    """Who found the gate busy has gone by then, so the main loop is woken to look again."""
-    wakes, entered, go_on = [], threading.Event(), threading.Event()
-
-    def hand_to_pool(request):
-        entered.set()
-        go_on.wait(20)
-        raise SystemExit
-
-    gate = pool_gate(table, 1, hand_to_pool, wake=lambda: wakes.append(1))
-    first = Request(hold(table, 1))
-
-    def submit():
-        with pytest.raises(SystemExit):
-            gate.submit(first)
-
-    failing = threading.Thread(target=submit)
-    failing.start()
-    assert entered.wait(20)
-    gate.submit(Request(hold(table, 2)))
-    go_on.set()
-    failing.join(20)
-    assert wakes == [1]
-
-
-def test_nobody_is_kept_for_ever_by_what_others_ask_for(table):
-    """A thread that has started enough for others leaves the rest to the main loop."""
-    wakes, handed = [], []
-
-    def hand_to_pool(request):
-        handed.append(request)
-        table.end(request.lease)
-        gate.slot_free()  # as another thread's, which finds the gate busy
-
-    gate = pool_gate(table, 1, hand_to_pool, wake=lambda: wakes.append(1))
-    gate._line.extend((lease, Request(lease)) for lease in [hold(table, n) for n in range(3)])
-    gate.pump()
-    assert len(handed) == 3
-    busy = pool_gate(table, 1, lambda request: None, wake=lambda: wakes.append(1))
-    busy._pump = lambda: setattr(busy, "_asked", True)
-    busy.pump()
-    assert wakes == [1]
 
 
 def test_many_threads_fill_every_place_and_no_more(table):
@@ -302,6 +232,30 @@ def test_solo_breathes_between_two_tasks(table):
     gate.pump()
     assert handed == ["m0", "m1"]
     assert wakes == [1]
+
+
+def test_the_line_is_not_voided_while_a_thread_takes_from_it(table):
+    """Celery's consumer restarts while a pool thread hands over: that thread ends its turn, then the line is empty."""
+    inside, go_on, handed = threading.Event(), threading.Event(), []
+
+    def hand_to_pool(request):
+        handed.append(request.lease.message_id)
+        inside.set()
+        go_on.wait(20)
+
+    gate = pool_gate(table, 1, hand_to_pool)
+    taking = threading.Thread(target=gate.submit, args=(Request(hold(table, 1)),))
+    taking.start()
+    assert inside.wait(20)
+    gate._line.append((lease := hold(table, 2), Request(lease)))
+    voiding = threading.Thread(target=gate.forget)
+    voiding.start()
+    voiding.join(0.2)
+    assert len(gate._line) == 1
+    go_on.set()
+    for thread in (taking, voiding):
+        thread.join(20)
+    assert (handed, len(gate._line)) == (["m1"], 0)
 
 
 def test_a_restart_of_the_consumer_voids_the_line(table):

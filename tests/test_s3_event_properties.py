@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
-from bridge.s3_event import ObjectRecord, TestEvent, _plain_record, _s3_record, parse
+from bridge.s3_event import ObjectRecord, TestEvent, parse
 
 EVENTS = Path(__file__).parent / "events"
 SAMPLES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(EVENTS.glob("*.json"))}
@@ -176,51 +176,6 @@ def mutants(draw: st.DrawFn) -> str:
 def test_no_changed_event_raises_anything_else(body: str) -> None:
     """No replacement or removal of parts of a valid event raises anything but MalformedEvent."""
     check(body)
-
-
-TEXT_FIELDS = ("versionId", "eTag", "sequencer", "eventTime", "awsRegion", "eventVersion", "eventSource", "eventName")
-NEARLY_PLAIN = st.text('ab+%\0"é:s3.2/ ', max_size=4) | st.sampled_from(
-    [None, "", "2", "2.", "2.9", "3.0", "aws:s3", "s3:ObjectCreated:Put", '"e"', 0, 1, True, 1.5, [], {}, "k" * 1025]
-)
-
-
-@settings(deadline=2000, max_examples=400)
-@given(
-    texts=st.dictionaries(st.sampled_from(TEXT_FIELDS), NEARLY_PLAIN | ANY_TEXT, max_size=3),
-    key=KEYS.map(quote_plus) | NEARLY_PLAIN,
-    bucket=NEARLY_PLAIN,
-    size=st.none() | st.integers(-1, 2**63) | st.booleans() | st.just("1") | st.just(1.0),
-    without=st.sets(st.sampled_from((*TEXT_FIELDS, "key", "name", "size")), max_size=2),
-    broken=st.none() | st.tuples(st.sampled_from(["s3", "object", "bucket"]), JSON_VALUES),
-)
-@example(texts={}, key="k", bucket="b", size=2**63, without=set(), broken=None)
-@example(texts={}, key="a+b", bucket="b", size=2**63 - 1, without=set(), broken=None)
-@example(texts={"eventName": "s3:"}, key="k", bucket="b", size=None, without=set(), broken=None)
-@example(texts={}, key="k", bucket="b", size=1, without=set(), broken=("bucket", [{"name": "b"}]))
-def test_a_plain_record_is_what_the_close_look_says(
-    texts: dict[str, Any], key: Any, bucket: Any, size: Any, without: set[str], broken: tuple[str, Any] | None
-) -> None:
-    """What is read without a close look, if anything, is what the close look would have read."""
-    record = copy.deepcopy(SAMPLES["s3_2_1_put"]["Records"][0])
-    stored = record["s3"]["object"]
-    stored["key"], record["s3"]["bucket"]["name"], stored["size"] = key, bucket, size
-    for name, text in texts.items():
-        (stored if name in {"versionId", "eTag", "sequencer"} else record)[name] = text
-    for name in without:
-        for part in (record, stored, record["s3"]["bucket"]):
-            part.pop(name, None)
-    if broken is not None:
-        (record if broken[0] == "s3" else record["s3"])[broken[0]] = broken[1]
-    plain = _plain_record(record)
-    if plain is not None:
-        assert plain == _s3_record(record, "record 1")
-
-
-def test_records_as_s3_writes_them_are_plain() -> None:
-    """Nearly all records need no close look: of the samples, all but those with odd keys."""
-    for name in ("s3_2_1_put", "s3_2_6_multipart_versioned", "s3_several_records", "s3_delete", "s3_tagging_put"):
-        for record in SAMPLES[name]["Records"]:
-            assert _plain_record(record) == _s3_record(record, "record 1")
 
 
 @settings(deadline=2000, max_examples=200)
