@@ -72,23 +72,3 @@ def sqs_client(
 
         watch(client)
     return client
-
-
-def is_stale_handle(code: str, message: str = "") -> bool:
-    """Say whether an SQS error means that the receipt handle no longer holds its message.
-
-    ReceiptHandleIsInvalid and MessageNotInflight say so themselves; InvalidParameterValue does when its text names the
-    handle (an expired handle is answered that way too, elastic/beats#30675).
-    """
-    short = code.rsplit(".", 1)[-1]
-    if short in ("ReceiptHandleIsInvalid", "MessageNotInflight"):
-        return True
-    return short == "InvalidParameterValue" and "receipt" in message.lower().replace(" ", "")
-
-
-def error_code(error: BaseException) -> str:
-    """Return SQS's error code, or the error's class name where the answer never came."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return str(response.get("Error", {}).get("Code") or type(error).__name__)
-    return type(error).__name__

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote_plus
 
-from bridge.routing import is_own_output, matches
+from bridge.globs import matches
+from bridge.routing import is_own_output
 from bridge.s3_event import ObjectRecord
 
 #: The name of the notification configuration in a real event; here it says where the event comes from.

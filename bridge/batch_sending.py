@@ -16,8 +16,8 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from bridge.errors import BridgeError
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
-BATCH = 10  # SendMessageBatch takes no more
 PARALLEL = 4
 #: Pauses before the entries that SQS has failed are sent again, in seconds; then it counts as an error.
 PAUSES_SECONDS = (0.2, 1.0, 3.0, 9.0)
@@ -78,7 +78,7 @@ class BatchSender(Generic[_T]):
 
     def _paced(self, messages: Iterable[Outgoing[_T]]) -> Iterator[list[Outgoing[_T]]]:
         # At a low rate small batches: nine messages should not wait seconds for the tenth.
-        size = BATCH if self._rate is None else max(1, min(BATCH, int(self._rate)))
+        size = MAX_BATCH_ENTRIES if self._rate is None else max(1, min(MAX_BATCH_ENTRIES, int(self._rate)))
         source, due = iter(messages), time.monotonic()
         while not self._stop.is_set() and (batch := list(islice(source, size))):
             if self._rate is not None:

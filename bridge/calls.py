@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge import metrics
-from bridge.aws import error_code
+from bridge.aws_errors import error_code
 
 OK = "ok"
 _QUEUE = "bridge_queue_url"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from bridge.sqs.quotas import MAX_MESSAGE_ATTRIBUTES
 from bridge.verdicts import DeadLetter
 
 CAUSE_ATTRIBUTE = "BridgeCause"
@@ -30,7 +31,6 @@ CAUSE_KEYS = (
     "dead_lettered_at",
     "worker",
 )
-MAX_MESSAGE_ATTRIBUTES = 10
 #: A cause longer than this helps nobody; the tail of a traceback is where the error is.
 MAX_TRACEBACK_CHARACTERS = 8_000
 MAX_ERROR_CHARACTERS = 2_000

@@ -13,7 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from bridge.aws import error_code, is_stale_handle
+from bridge.aws_errors import error_code, is_stale_handle
 from bridge.lanes import Again
 from bridge.log import get_logger
 from bridge.settlement import Settlement

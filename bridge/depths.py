@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from bridge.aws import error_code
+from bridge.aws_errors import ACCESS_DENIED, INVALID_CREDENTIALS, error_code
 from bridge.log import get_logger
 from bridge.queues import Queue, named_queues, queue_name
 
@@ -40,7 +40,7 @@ AGE_INTERVAL_SECONDS = 60.0
 AGE_WINDOW_SECONDS = 600
 #: GetMetricData takes so many metrics a call.
 MAX_METRICS_PER_CALL = 500
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "UnrecognizedClientException"})
+_DENIED = ACCESS_DENIED | INVALID_CREDENTIALS
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from bridge.dlq_letter import Letter
-from bridge.routing import matches
+from bridge.globs import matches
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 

@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.dead_letter import CAUSE_ATTRIBUTE, MAX_MESSAGE_ATTRIBUTES, sendable, size_bytes
+from bridge.dead_letter import CAUSE_ATTRIBUTE, sendable, size_bytes
 from bridge.dlq_letter import REDRIVES_ATTRIBUTE, Letter
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_MESSAGE_ATTRIBUTES, MAX_MESSAGE_BYTES
 
 #: Redrives without ``--force``: what has failed after three of them fails for a reason that a fourth does not mend.
 MAX_REDRIVES = 3
-BATCH_ENTRIES = 10
-#: Of all messages of one SendMessageBatch together.
-BATCH_BYTES = 1_048_576
 
 LeftBecause = Literal["redriven-too-often", "no-source", "came-back"]
 
@@ -73,7 +71,9 @@ def left_because(
     return None if has_target else "no-source"
 
 
-def in_batches(sizes: Sequence[int], *, entries: int = BATCH_ENTRIES, max_bytes: int = BATCH_BYTES) -> list[list[int]]:
+def in_batches(
+    sizes: Sequence[int], *, entries: int = MAX_BATCH_ENTRIES, max_bytes: int = MAX_MESSAGE_BYTES
+) -> list[list[int]]:
     """Return the positions of ``sizes``, in order, in batches that SendMessageBatch takes; one too large goes alone."""
     batches: list[list[int]] = []
     used = 0

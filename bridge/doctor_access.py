@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridge.aws_errors import ACCESS_DENIED, EXPIRED_CREDENTIALS, HEAD_DENIED, INVALID_CREDENTIALS
 from bridge.finding import Finding
-
-#: What SQS and S3 answer to a caller who may not; a HEAD of S3 has no body, and so only the number.
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "403", "Forbidden"})
-#: Credentials that are none: no answer about a permission follows from them.
-NOT_KNOWN = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +27,10 @@ def check_permission(probe: Probe) -> Finding:
     code = (probe.code or "").rsplit(".", 1)[-1]
     if not code or code in probe.harmless:
         return Finding("ok", "permission", probe.subject, f"{probe.action} is not denied")
-    if code in DENIED:
+    if code in ACCESS_DENIED | HEAD_DENIED:
         remedy = f"allow {probe.action} on {probe.resource or probe.subject}"
         return Finding("error", "permission", probe.subject, f"{probe.action} is denied", remedy)
-    if code in NOT_KNOWN:
+    if code in INVALID_CREDENTIALS | EXPIRED_CREDENTIALS:
         return Finding(
             "error", "permission", probe.subject, f"AWS refuses the credentials: {code}", "other credentials"
         )

@@ -13,8 +13,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
 
-from bridge.aws import error_code
-from bridge.doctor_access import DENIED, Probe
+from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NO_SUCH_OBJECT, error_code
+from bridge.doctor_access import Probe
 from bridge.outputs import Output
 from bridge.queues import queue_name
 
@@ -109,9 +109,10 @@ def probe_bucket(client: Any, bucket: str, takes: Callable[[str], bool], head: s
     if probes[0].code is not None:
         return probes
     key = next(filter(takes, found), None) or f"{head}{_NO_HANDLE}-{uuid4().hex}"
-    missing = frozenset({"404", "NoSuchKey"})
     subject = f"arn:aws:s3:::{bucket}/*"
-    probes.append(_probe("s3:GetObject", bucket, subject, lambda: client.head_object(Bucket=bucket, Key=key), missing))
+    probes.append(
+        _probe("s3:GetObject", bucket, subject, lambda: client.head_object(Bucket=bucket, Key=key), NO_SUCH_OBJECT)
+    )
     return probes
 
 
@@ -120,7 +121,7 @@ def read_notification(client: Any, bucket: str) -> tuple[dict[str, Any] | None, 
     try:
         answer: dict[str, Any] = client.get_bucket_notification_configuration(Bucket=bucket)
     except Exception as error:  # noqa: BLE001 - as above
-        if error_code(error) in DENIED:
+        if error_code(error) in ACCESS_DENIED | HEAD_DENIED:
             return None, "s3:GetBucketNotification is denied to these credentials"
         return None, _told(error)
     return answer, None

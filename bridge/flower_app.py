@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 from celery.events import EventReceiver
 
-from bridge.aws import error_code, sqs_client
+from bridge.aws import sqs_client
+from bridge.aws_errors import error_code
 from bridge.bus import required_bus
 from bridge.bus_link import BusLink
 from bridge.depths import STATES, watched

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge import metrics
-from bridge.aws import error_code, is_stale_handle
+from bridge.aws_errors import error_code, is_stale_handle
 from bridge.lease import Lease
 from bridge.leases import LeaseTable
 from bridge.log import get_logger
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 log = get_logger(__name__)
 
@@ -23,7 +24,6 @@ log = get_logger(__name__)
 _TICK_SECONDS = 0.5
 #: How often messages are looked for that nothing answers for any more.
 _SWEEP_SECONDS = 5.0
-_BATCH = 10
 
 
 class Heartbeat:
@@ -80,7 +80,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Renew what is due, a call for each ten of a queue."""
         now = time.monotonic()  # of the start: what fails meanwhile is due again in the next turn, not in this one
-        while not self._stopped.is_set() and (leases := self._table.due_beats(now, _BATCH)):
+        while not self._stopped.is_set() and (leases := self._table.due_beats(now, MAX_BATCH_ENTRIES)):
             self._renew_batch(leases[0].queue.url, leases)
 
     def _renew_batch(self, url: str, leases: list[Lease]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from bridge.log import get_logger
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 Job = TypeVar("Job")
 log = get_logger(__name__)
@@ -87,7 +88,7 @@ class Lane(Generic[Job]):
         name: str,
         call: Callable[[list[Job]], Iterable[Again[Job]]],
         *,
-        batch_size: int = 10,
+        batch_size: int = MAX_BATCH_ENTRIES,
         linger_seconds: float = 0.0,
         threads: int = 1,
     ) -> None:

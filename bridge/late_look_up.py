@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bridge.aws import error_code
+from bridge.aws_errors import error_code
 from bridge.errors import SettingsError
 from bridge.log import get_logger
 from bridge.queues import Queue, look_up

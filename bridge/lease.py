@@ -17,7 +17,8 @@ from enum import StrEnum
 from typing import Any
 
 from bridge.queues import Queue
-from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS
+from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
+from bridge.verdicts import HOLD_MARGIN_SECONDS
 
 #: A lease is renewed when this share of its visibility timeout has passed, so two renewals may fail.
 BEAT_SHARE = 1 / 3
@@ -104,5 +105,5 @@ class Lease:
 
     def room_seconds(self, now: float) -> int:
         """Return how long the next renewal may last before SQS's twelve hours end."""
-        rest = MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS - self.age_seconds(now)
+        rest = MAX_VISIBILITY_SECONDS - HOLD_MARGIN_SECONDS - self.age_seconds(now)
         return int(min(self.visibility_timeout_seconds, rest))

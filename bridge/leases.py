@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from bridge.lease import BEAT_SHARE, Lease, State
-from bridge.verdicts import MAX_HOLD_SECONDS
+from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 #: After a renewal that failed for a passing reason it is tried again this soon (or at a third, if sooner).
 BEAT_RETRY_SECONDS = 1.0
@@ -209,7 +209,7 @@ def _nothing() -> None:
 def _orphan(lease: Lease, now: float, *, draining: bool) -> bool:
     if draining and lease.state is State.RUNNING:
         return False  # the drain stops it before it hands it back
-    if lease.state is State.WAITING and lease.age_seconds(now) + lease.time_limit_seconds > MAX_HOLD_SECONDS:
+    if lease.state is State.WAITING and lease.age_seconds(now) + lease.time_limit_seconds > MAX_VISIBILITY_SECONDS:
         return True
     if lease.state not in (State.WAITING, State.RUNNING):
         return False

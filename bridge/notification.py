@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote_plus, unquote_plus
 
-from bridge.routing import matches
+from bridge.globs import matches
 
 _TARGETS = {
     "QueueConfigurations": ("queue", "QueueArn"),

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.aws import error_code
+from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NO_SUCH_BUCKET, error_code
 from bridge.backfill_events import Listed
 from bridge.errors import SettingsError
 
-_DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled"})
+_DENIED = ACCESS_DENIED | HEAD_DENIED
 _EXPRESS_SUFFIX = "--x-s3"
 
 
@@ -41,7 +41,7 @@ def find_bucket(client: Any, name: str) -> Bucket:
         head = client.head_bucket(Bucket=name)
     except Exception as error:
         code = error_code(error)
-        if code in ("404", "NoSuchBucket"):
+        if code in NO_SUCH_BUCKET:
             raise SettingsError(f"there is no bucket {name}") from error
         if code in _DENIED:
             raise SettingsError(

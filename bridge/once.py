@@ -20,12 +20,13 @@ from bridge.idempotency.guard import Claim, Run, present_guard
 from bridge.idempotency.identity import Wish
 from bridge.log import get_logger
 from bridge.progress import Progress
+from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 from bridge.task import RUN_NOTES, BridgeTask, MustWait
 
 log = get_logger(__name__)
 
 #: Where nothing limits a run, SQS does: it ends every hold twelve hours after the receive.
-LONGEST_RUN_SECONDS = 43_200.0
+LONGEST_RUN_SECONDS = float(MAX_VISIBILITY_SECONDS)
 #: How long a message waits for a store that cannot be asked: twice as long each time, and so about as long again as it
 #: has waited. Each wait is a receive, and those are bounded: with the defaults an outage of hours is outlasted.
 FIRST_STORE_WAIT_SECONDS = 5.0

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bridge.aws import error_code
+from bridge.aws_errors import NO_SUCH_BUCKET, NO_SUCH_QUEUE, error_code
 from bridge.errors import SettingsError
 from bridge.provision_plan import TAG, Found, Queue, Step, Wanted, resolved, resolved_configuration
 
-_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 #: A policy may take seconds until S3 sees it; meanwhile S3 cannot "validate the destination".
 _NOT_YET = "Unable to validate the following destination configurations"
 _TRIES, _PAUSE_SECONDS = 8, 2.0
@@ -26,7 +25,7 @@ def find(sqs: Any, s3: Any, wanted: Wanted) -> Found:
         try:
             answer = s3.get_bucket_notification_configuration(Bucket=wanted.bucket)
         except Exception as error:
-            if error_code(error) in ("NoSuchBucket", "404"):
+            if error_code(error) in NO_SUCH_BUCKET:
                 raise SettingsError(f"there is no bucket {wanted.bucket}: create it first") from error
             raise
         notification = {name: value for name, value in answer.items() if name != "ResponseMetadata"}
@@ -56,7 +55,7 @@ def queue_url(sqs: Any, name: str) -> str | None:
     try:
         return str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
     except Exception as error:
-        if error_code(error) in _NO_SUCH_QUEUE:
+        if error_code(error) in NO_SUCH_QUEUE:
             return None
         raise
 

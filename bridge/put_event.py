@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from bridge.backfill_events import event_body
-from bridge.routing import matches
+from bridge.globs import matches
 from bridge.s3_event import ObjectRecord
 
 Announced = Literal["yes", "perhaps", "no"]

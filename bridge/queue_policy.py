@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from bridge.routing import matches
+from bridge.globs import matches
 
 _S3 = "s3.amazonaws.com"
 _MATCHING = {"arnlike", "arnequals", "stringlike", "stringequals", "stringequalsignorecase"}

@@ -12,15 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from bridge.aws import error_code
+from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, error_code
 from bridge.errors import SettingsError
-
-#: What SQS answers, in its JSON and its query protocol, for mistakes that waiting does not mend.
-_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.AccessDenied"})
-
-#: What SQS allows a message, attributes included, where the queue says nothing else.
-MAX_MESSAGE_BYTES = 1_048_576
+from bridge.sqs.quotas import MAX_MESSAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +76,9 @@ def _attributes(client: Any, url: str, called: str) -> dict[str, str]:
         answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     except Exception as error:
         code = error_code(error)
-        if code in _NO_SUCH_QUEUE:
+        if code in NO_SUCH_QUEUE:
             raise SettingsError(f"{called}: there is no queue {url}") from error
-        if code in _DENIED:
+        if code in ACCESS_DENIED:
             raise SettingsError(f"{called}: access to {url} is denied (sqs:GetQueueAttributes)") from error
         raise
     attributes: dict[str, str] = answer.get("Attributes", {})
@@ -110,9 +104,9 @@ def _dlq_from(client: Any, queue: Queue, redrive: dict[str, Any]) -> str:
         return str(client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"])
     except Exception as error:
         code = error_code(error)
-        if code in _NO_SUCH_QUEUE:
+        if code in NO_SUCH_QUEUE:
             raise SettingsError(f"{queue.url}: its dead-letter queue {arn} does not exist") from error
-        if code in _DENIED:
+        if code in ACCESS_DENIED:
             raise SettingsError(
                 f"{queue.url}: the URL of its dead-letter queue may not be asked for (sqs:GetQueueUrl on {arn}): "
                 "allow it, or set SQS_DLQ_URL"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-#: SQS gives at most ten messages a receive.
-BATCH = 10
 #: More finished messages than this (or the window, if larger) awaiting their confirmation stop the receiving.
 UNCONFIRMED_LIMIT = 100
 

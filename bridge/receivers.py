@@ -18,13 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridge import metrics
-from bridge.aws import PROBE_WAIT_SECONDS, error_code
+from bridge.aws import PROBE_WAIT_SECONDS
+from bridge.aws_errors import error_code
 from bridge.lease import State
 from bridge.leases import LeaseTable
 from bridge.liveness import ReceiverState
 from bridge.log import get_logger
 from bridge.queues import Queue
-from bridge.receive_size import BATCH, is_surely_none, receive_size
+from bridge.receive_size import is_surely_none, receive_size
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 log = get_logger(__name__)
 
@@ -57,7 +59,7 @@ class Receivers:
         processes: Callable[[], int],
         visibility_timeout_seconds: int,
         wait_time_seconds: int,
-        max_messages_per_poll: int = BATCH,
+        max_messages_per_poll: int = MAX_BATCH_ENTRIES,
         poll_interval_seconds: float = 0.0,
         paced: bool = False,
         max_in_flight: int = MAX_IN_FLIGHT,

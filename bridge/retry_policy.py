@@ -9,10 +9,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bridge.verdicts import HOLD_MARGIN_SECONDS, MAX_HOLD_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
+from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
+from bridge.verdicts import HOLD_MARGIN_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
 
-#: SQS delays a new message by at most this (SendMessage, DelaySeconds).
-MAX_DELAY_SECONDS = 900
 #: A message whose ETA is nearer than this runs now: SQS counts whole seconds.
 ETA_SLACK_SECONDS = 0.5
 
@@ -107,7 +106,7 @@ def cut_delay(wanted_seconds: float, age_seconds: float) -> int:
     """Return the whole seconds a message received ``age_seconds`` ago may still be hidden for."""
     if math.isnan(wanted_seconds):
         return 0
-    return max(0, min(math.ceil(min(wanted_seconds, MAX_HOLD_SECONDS)), _room(age_seconds)))
+    return max(0, min(math.ceil(min(wanted_seconds, MAX_VISIBILITY_SECONDS)), _room(age_seconds)))
 
 
 def request_retries(receives: int, max_retries: int | None, *, waits: int = 0, republished: int = 0) -> int:
@@ -133,11 +132,11 @@ def eta_waits(eta_after_first_receive_seconds: float) -> int:
     """
     if eta_after_first_receive_seconds <= ETA_SLACK_SECONDS:
         return 0
-    return math.ceil(eta_after_first_receive_seconds / (MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS))
+    return math.ceil(eta_after_first_receive_seconds / (MAX_VISIBILITY_SECONDS - HOLD_MARGIN_SECONDS))
 
 
 def _room(age_seconds: float) -> int:
-    return math.floor(MAX_HOLD_SECONDS - max(0.0, age_seconds) - HOLD_MARGIN_SECONDS)
+    return math.floor(MAX_VISIBILITY_SECONDS - max(0.0, age_seconds) - HOLD_MARGIN_SECONDS)
 
 
 def _retry(failure: Failure, attempt: Attempt, wanted_seconds: float) -> RetryIn:

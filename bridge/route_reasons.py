@@ -11,7 +11,8 @@ from typing import Any
 
 from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
-from bridge.routing import Route, Rules, is_own_output, matches
+from bridge.globs import matches
+from bridge.routing import Route, Rules, is_own_output
 from bridge.s3_event import ObjectRecord, TestEvent, parse
 
 Attributes = Mapping[str, Mapping[str, Any]]

@@ -6,15 +6,13 @@ wins. All objects of a message must go to one task, for they share one receipt h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import translate
-from functools import lru_cache
 from typing import Any, Literal
 
 from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
+from bridge.globs import matches
 from bridge.s3_event import ObjectRecord, TestEvent, parse
 from bridge.verdicts import DeadLetter, Delete, Verdict
 
@@ -136,13 +134,3 @@ def _names(takers: Sequence[Route | None]) -> str:
 def is_own_output(record: ObjectRecord, own_outputs: Sequence[tuple[str, str]]) -> bool:
     """Say whether the object lies under one of our output prefixes, given as (bucket, prefix)."""
     return any(record.bucket == bucket and record.key.startswith(prefix) for bucket, prefix in own_outputs)
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Say whether ``text`` matches the shell glob ``pattern``, case-sensitively."""
-    return pattern == "*" or _compiled(pattern)(text) is not None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> Any:
-    return re.compile(translate(pattern)).match

@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 from s3transfer.exceptions import S3DownloadFailedError
 from s3transfer.subscribers import BaseSubscriber
 
+from bridge.aws_errors import DELETE_MARKER, NO_SUCH_BUCKET, NO_SUCH_OBJECT, PRECONDITION_FAILED, WRITE_CONFLICT
 from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge
 from bridge.s3_clients import PARALLEL_PARTS, s3_client
 from bridge.s3_object import ObjectHead, S3Object
@@ -35,11 +36,6 @@ BUFFER_BYTES = MEBIBYTE
 PARALLEL_FROM_BYTES = 16 * MEBIBYTE  # below this, more connections cost more time than they save
 PART_BYTES = 8 * MEBIBYTE  # S3's performance guide: ranges of 8 to 16 MB
 
-# GetObject's errors have names. A HEAD response has no body, so there botocore gives the bare status as the code.
-# 405 is the answer for a version id that is a delete marker.
-_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "MethodNotAllowed", "404", "405"})
-_CHANGED = frozenset({"PreconditionFailed", "412"})
-_CONFLICTS = frozenset({"ConditionalRequestConflict", "409"})
 _CONFLICT_TRIES = 5
 
 
@@ -108,10 +104,10 @@ class _S3Source:
                 s3_client().put_object(Bucket=bucket, Key=key, Body=body, Metadata=metadata, IfNoneMatch="*", **kind)
             except ClientError as error:
                 code = error.response["Error"]["Code"]
-                if code in _CHANGED:
+                if code in PRECONDITION_FAILED:
                     return False
                 # Another conditional write of this key was under way: whether it came through, the next try tells.
-                if code not in _CONFLICTS or attempt == _CONFLICT_TRIES:
+                if code not in WRITE_CONFLICT or attempt == _CONFLICT_TRIES:
                     raise
             else:
                 return True
@@ -198,9 +194,9 @@ def _refusal(obj: S3Object, error: ClientError) -> ObjectGone | ObjectChanged | 
     """What a ClientError means for this object, or None when it means neither."""
     code = error.response["Error"]["Code"]
     version = f" (version {obj.version_id})" if obj.version_id else ""
-    if code in _GONE:
+    if code in NO_SUCH_OBJECT | NO_SUCH_BUCKET | DELETE_MARKER:
         return ObjectGone(f"{obj.url}{version} no longer exists: S3 answered {code}")
-    if code in _CHANGED:
+    if code in PRECONDITION_FAILED:
         return ObjectChanged(f"{obj.url}{version} was overwritten since its event (eTag {obj.etag})")
     return None
 

@@ -15,7 +15,7 @@ from logging import INFO
 from typing import Any
 
 from bridge import metrics
-from bridge.aws import error_code, is_stale_handle
+from bridge.aws_errors import error_code, is_stale_handle
 from bridge.dead_letter import cause, send_arguments
 from bridge.deletes import LINGER_SECONDS, THREADS, Deletes
 from bridge.lanes import Again, Lane

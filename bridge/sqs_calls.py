@@ -27,7 +27,8 @@ from botocore.httpsession import ProxyConfiguration, where
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
-from bridge.aws import CONNECT_SECONDS, error_code
+from bridge.aws import CONNECT_SECONDS
+from bridge.aws_errors import error_code
 from bridge.calls import OK, ended
 from bridge.sigv4 import Signer
 from bridge.sqs_failures import network_error, refusal

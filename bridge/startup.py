@@ -21,7 +21,8 @@ from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from bridge import run_context, scratch
-from bridge.aws import error_code, new_session, sqs_client
+from bridge.aws import new_session, sqs_client
+from bridge.aws_errors import ACCESS_DENIED, INVALID_CREDENTIALS, error_code
 from bridge.banner import banner, banner_fields
 from bridge.bounds import bound_children
 from bridge.bus import INSTALL, client_is_missing
@@ -43,17 +44,6 @@ from bridge.task_defaults import apply_defaults, guard_plain_tasks
 from bridge.worker_logs import log_format, set_up_logs, set_up_logs_of_child
 
 log = get_logger(__name__)
-
-#: What SQS answers for credentials that no waiting mends.
-_DENIED = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "InvalidClientTokenId",
-        "UnrecognizedClientException",
-        "SignatureDoesNotMatch",
-    }
-)
 
 
 def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
@@ -164,7 +154,7 @@ def find_queues(settings: WorkerSettings, session: Any) -> tuple[Queue, ...]:
     except SettingsError:
         raise
     except Exception as error:  # network errors, throttling, 5xx
-        if error_code(error) in _DENIED:
+        if error_code(error) in ACCESS_DENIED | INVALID_CREDENTIALS:
             raise SettingsError(f"AWS refuses the credentials for {queues[0].url}: {error}") from error
         log.warning("sqs_unreachable", queue=queues[0].name, error_type=error_code(error), error=str(error))
         return queues

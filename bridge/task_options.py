@@ -11,6 +11,7 @@ from typing import Any
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge
+from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 from bridge.task import DEFAULT_BACKOFF_MAX_SECONDS, DEFAULT_MAX_RETRIES, BridgeTask
 
 #: The first three say that there is nothing to work on, and trying again cannot change that; Celery's autoretry would
@@ -22,8 +23,10 @@ def check(options: Mapping[str, Any], visibility_timeout: int | None) -> None:
     """Raise ValueError for options that would lose a message."""
     if not options.get("acks_late", True):
         raise ValueError("acks_late=False would delete a message before its task has run: a crash would lose it")
-    if visibility_timeout is not None and not 6 <= visibility_timeout <= 43_200:
-        raise ValueError(f"visibility_timeout={visibility_timeout}: must be between 6 and 43200 seconds")
+    if visibility_timeout is not None and not 6 <= visibility_timeout <= MAX_VISIBILITY_SECONDS:
+        raise ValueError(
+            f"visibility_timeout={visibility_timeout}: must be between 6 and {MAX_VISIBILITY_SECONDS} seconds"
+        )
 
 
 def check_once(

@@ -20,8 +20,8 @@ from bridge.aws import sqs_client
 from bridge.errors import BridgeError, NoTaskQueue
 from bridge.leases import LeaseTable
 from bridge.queues import queue_name
-from bridge.retry_policy import MAX_DELAY_SECONDS
 from bridge.sending import task_queue_settings
+from bridge.sqs.quotas import MAX_DELAY_SECONDS
 from bridge.verdicts import DeadLetter
 
 

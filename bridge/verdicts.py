@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: SQS counts the hold of a message from its receive, over all renewals (ChangeMessageVisibility, AWS API reference).
-MAX_HOLD_SECONDS = 43_200
-#: What we stay below that limit: a call that arrives late must not be refused for a second or two.
+#: What we stay below SQS's MAX_VISIBILITY_SECONDS: a call that arrives late must not be refused for a second or two.
 HOLD_MARGIN_SECONDS = 5
 
 Outcome = Literal["deleted", "ignored", "retried", "dead_lettered", "handed_back", "settle_failed"]

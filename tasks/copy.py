@@ -13,6 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from bridge import S3Object, file_task
+from bridge.aws_errors import NO_SUCH_OBJECT, PRECONDITION_FAILED
 from bridge.errors import ObjectChanged, ObjectGone, SettingsError
 from bridge.s3_object import ObjectHead
 from bridge.settings import load_results_settings
@@ -71,7 +72,7 @@ def copy(obj: S3Object) -> dict[str, Any]:
             **target, UploadId=upload_id, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
         )
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ("PreconditionFailed", "412"):
+        if error.response["Error"]["Code"] not in PRECONDITION_FAILED:
             raise
         client.abort_multipart_upload(**target, UploadId=upload_id)  # the copy is there: another run has made it
     return {"copy": url, "parts": copied}
@@ -104,8 +105,8 @@ def _resume(client: Any, target: dict[str, str], obj: S3Object, head: ObjectHead
 
 def _refusal(obj: S3Object, error: ClientError) -> Exception | None:
     code = error.response["Error"]["Code"]
-    if code in ("PreconditionFailed", "412"):
+    if code in PRECONDITION_FAILED:
         return ObjectChanged(f"{obj.url} was overwritten while it was copied")
-    if code in ("NoSuchKey", "NoSuchVersion", "404"):
+    if code in NO_SUCH_OBJECT:
         return ObjectGone(f"{obj.url} no longer exists: S3 answered {code}")
     return None

@@ -12,6 +12,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Every module of `bridge` and its layer; the entry of a package holds for all that is in it.
 ROOMS = {
     "bridge.errors": "errors",
+    "bridge.aws_errors": "errors",
+    "bridge.globs": "errors",
+    "bridge.sqs.quotas": "errors",
+    "bridge.sqs": "errors",
     # What every other room may use, and what knows none of them.
     "bridge.log": "bottom",
     "bridge.metrics": "bottom",

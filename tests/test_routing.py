@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.routing import Route, Rules, ToTask, is_own_output, matches, route
+from bridge.globs import matches
+from bridge.routing import Route, Rules, ToTask, is_own_output, route
 from bridge.s3_event import ObjectRecord
 from bridge.verdicts import DeadLetter, Delete
 

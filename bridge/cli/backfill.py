@@ -160,7 +160,7 @@ def check_task(name: str, modules: tuple[str, ...]) -> None:
 
 def check_allowed(bucket: str, globs: tuple[str, ...]) -> None:
     """Refuse a bucket whose events the worker would dead-letter; raises ClickException."""
-    from bridge.routing import matches
+    from bridge.globs import matches
 
     if not any(matches(glob, bucket) for glob in globs):
         raise click.ClickException(

@@ -63,7 +63,7 @@ def command(chosen: Filter, dlq: str | None, yes: bool, as_json: bool) -> int:
 
 
 def _purge_all(client: Any, url: str) -> None:
-    from bridge.aws import error_code
+    from bridge.aws_errors import error_code
 
     try:
         client.purge_queue(QueueUrl=url)

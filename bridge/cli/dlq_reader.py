@@ -20,6 +20,7 @@ import click
 
 from bridge.cli.queue_access import attributes_of, count
 from bridge.cli.queue_stop import Stop
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 HOLD_SECONDS = 120
 WAIT_SECONDS = 1  # a long poll asks all of SQS's servers, a short one only some of them
@@ -116,7 +117,7 @@ class Reader:
         ids = iter([message_id for message_id, hold in self._held.items() if hold.until > now])
         failed = 0
         try:
-            while batch := list(islice(ids, 10)):
+            while batch := list(islice(ids, MAX_BATCH_ENTRIES)):
                 failed += len(self._change_visibility(batch, 0))
                 for message_id in batch:
                     self._held.pop(message_id, None)
@@ -130,7 +131,7 @@ class Reader:
         asked_at = time.monotonic()  # not when the answer came: it may have been long under way
         answer = self._client.receive_message(
             QueueUrl=self.url,
-            MaxNumberOfMessages=10,
+            MaxNumberOfMessages=MAX_BATCH_ENTRIES,
             WaitTimeSeconds=WAIT_SECONDS,
             VisibilityTimeout=HOLD_SECONDS,
             MessageSystemAttributeNames=["All"],

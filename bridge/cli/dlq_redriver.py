@@ -18,7 +18,8 @@ from bridge.cli.queue_batches import delete_batch, send_batch
 from bridge.cli.queue_stop import Pace, Stop
 from bridge.dlq_filter import Filter
 from bridge.dlq_letter import Letter, read_letter
-from bridge.dlq_redrive import BATCH_ENTRIES, entry_for, in_batches, left_because
+from bridge.dlq_redrive import entry_for, in_batches, left_because
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Redriver:
                 if self._chosen.takes(letter) and not self._done:
                     self._take(letter)
             # Full batches at once; what is left over waits for more, but not longer than the queue has more.
-            self._send(at_least=BATCH_ENTRIES if batch and not self._done else 1)
+            self._send(at_least=MAX_BATCH_ENTRIES if batch and not self._done else 1)
             self._told(self.tally)
             if self._done:
                 break

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge.aws import error_code
+from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, NOT_IMPLEMENTED, error_code
 from bridge.cli.queue_access import all_queues, attributes_of
 from bridge.dlq_letter import Letter
 from bridge.errors import SettingsError
-from bridge.queues import MAX_MESSAGE_BYTES, queue_name
+from bridge.queues import queue_name
 from bridge.settings_rules import same_queue
+from bridge.sqs.quotas import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from bridge.settings import QueueSettings
@@ -110,15 +111,4 @@ class Sources:
 
 
 #: Codes after which the question is answered in another way; anything else is a failure that may pass.
-_NO_ANSWER = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AWS.SimpleQueueService.AccessDenied",
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "AWS.SimpleQueueService.UnsupportedOperation",
-        "QueueDoesNotExist",
-        "UnsupportedOperation",
-        "InvalidAddress",
-    }
-)
+_NO_ANSWER = ACCESS_DENIED | NO_SUCH_QUEUE | NOT_IMPLEMENTED

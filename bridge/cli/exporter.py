@@ -128,7 +128,7 @@ def _found_queues(
     sqs: Any, settings: OperatorSettings, stopped: threading.Event, pause_seconds: float, rounds: list[float]
 ) -> list[Any]:
     """Return the queues with their dead-letter queues, however long SQS is away; raises SettingsError for a mistake."""
-    from bridge.aws import error_code
+    from bridge.aws_errors import error_code
     from bridge.log import get_logger
     from bridge.queues import look_up, named_queues
 

@@ -111,14 +111,14 @@ def _only_bucket() -> str:
 
 def _not_announced(s3: Any, sqs: Any, bucket: str, key: str, event_name: str, queue: Queue) -> tuple[Queue | None, str]:
     """Return the queue when the bucket does not announce the object to it, else None and why no event is sent."""
-    from bridge.aws import error_code
+    from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NOT_IMPLEMENTED, error_code
     from bridge.put_event import announced
 
     arn = attributes_of(sqs, queue.url).get("QueueArn", "")
     try:
         configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
     except Exception as error:
-        if error_code(error) in ("AccessDenied", "403", "NotImplemented", "MethodNotAllowed"):
+        if error_code(error) in ACCESS_DENIED | HEAD_DENIED | NOT_IMPLEMENTED:
             raise click.UsageError(
                 f"whether {bucket} announces the object cannot be read ({error_code(error)}, "
                 "s3:GetBucketNotification): say --event or --no-event"

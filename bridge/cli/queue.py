@@ -69,7 +69,7 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
 
     Asks for the queue's name. SQS takes up to a minute, and does it once in a minute at most.
     """
-    from bridge.aws import error_code
+    from bridge.aws_errors import error_code
     from bridge.queues import queue_name
 
     with told_in_one_line():

@@ -13,29 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bridge.aws_errors import NO_SUCH_QUEUE, PERMANENT, error_code
+
 if TYPE_CHECKING:
     from bridge.queues import Queue
     from bridge.settings import QueueSettings
-
-_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
-_TO_MEND = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AWS.SimpleQueueService.AccessDenied",
-        "AllAccessDisabled",
-        "403",
-        "404",
-        "NoSuchBucket",
-        "InvalidClientTokenId",
-        "UnrecognizedClientException",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "KMS.AccessDeniedException",
-        "KmsAccessDenied",
-    }
-)
 
 
 @contextmanager
@@ -49,7 +31,6 @@ def told_in_one_line() -> Iterator[None]:
         ProfileNotFound,
     )
 
-    from bridge.aws import error_code
     from bridge.errors import SettingsError
 
     try:
@@ -60,7 +41,7 @@ def told_in_one_line() -> Iterator[None]:
         raise click.ClickException(f"AWS credentials: {error}") from error
     except ClientError as error:
         text = " ".join(str(error).split())
-        if error_code(error) in _NO_SUCH_QUEUE | _TO_MEND:
+        if error_code(error) in PERMANENT:
             raise click.ClickException(text) from error
         raise undone(text) from error
     except BotoCoreError as error:
@@ -153,16 +134,15 @@ def choose_queue(settings: QueueSettings, wanted: str | None) -> Queue:
 
 def attributes_of(client: Any, url: str) -> dict[str, str]:
     """Return what SQS says of a queue. Raises SettingsError when there is no such queue or it may not be asked."""
-    from bridge.aws import error_code
     from bridge.errors import SettingsError
 
     try:
         answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     except Exception as error:
         code = error_code(error)
-        if code in _NO_SUCH_QUEUE:
+        if code in NO_SUCH_QUEUE:
             raise SettingsError(f"there is no queue {url} at {client.meta.endpoint_url}") from error
-        if code in _TO_MEND:
+        if code in PERMANENT:
             raise SettingsError(f"{url} may not be looked at (sqs:GetQueueAttributes): {code}") from error
         raise
     attributes: dict[str, str] = answer.get("Attributes", {})

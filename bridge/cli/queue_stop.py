@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES
+
 #: What a command does that has only looked at messages.
 HANDING_BACK = "handing back what was only looked at"
 _SLICE_SECONDS = 0.1
@@ -70,7 +72,7 @@ class Pace:
     @property
     def batch(self) -> int:
         """How many may go together: a second's worth, for nine messages should not wait for a slow tenth."""
-        return 10 if self._rate is None else max(1, min(10, int(self._rate)))
+        return MAX_BATCH_ENTRIES if self._rate is None else max(1, min(MAX_BATCH_ENTRIES, int(self._rate)))
 
     def wait(self, messages: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until so many may go, or until a signal."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from bridge.aws import error_code
+from bridge.aws_errors import PERMANENT, error_code
 from bridge.backfill_events import Skipped, chosen
 from bridge.backfill_state import open_state
 from bridge.cli.backfill_report import Tally, printable, say_how_to_go_on
@@ -26,12 +26,6 @@ from bridge.object_listing import Bucket, find_bucket, listed_objects
 from bridge.routing import Route
 from bridge.s3_clients import s3_client
 from bridge.s3_event import ObjectRecord
-
-#: What DynamoDB and S3 answer where there is something to mend; all else may pass.
-_REFUSALS = frozenset(
-    {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "403", "NoSuchBucket", "ResourceNotFoundException"}
-    | {"UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredTokenException"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +134,7 @@ def run(wanted: Reconciliation, *, enqueue: bool, dry_run: bool, progress: bool,
 
 def refusal(error: BaseException) -> bool:
     """Say whether the store answered that there is something to mend: no such table, no permission."""
-    return error.__cause__ is not None and error_code(error.__cause__) in _REFUSALS
+    return error.__cause__ is not None and error_code(error.__cause__) in PERMANENT
 
 
 def _tell_what_is_odd(index: RecordIndex) -> None:

@@ -15,9 +15,8 @@ from bridge.cli.dlq_text import messages, progress
 from bridge.cli.quantities import Rate
 from bridge.cli.queue_access import QueueUrl, choose_queue, client_for, queue_settings, told_in_one_line, undone
 from bridge.cli.queue_stop import Pace, Stop
+from bridge.sqs.quotas import MAX_MESSAGE_ATTRIBUTES, MAX_MESSAGE_BYTES
 
-_MAX_BYTES = 1_048_576
-_MAX_ATTRIBUTES = 10
 _SHOWN_IDS = 10
 
 
@@ -77,8 +76,8 @@ def command(
     given = dict(attributes)
     if len(given) != len(attributes):
         raise click.UsageError("--attribute names one attribute twice")
-    if len(given) > _MAX_ATTRIBUTES:
-        raise click.UsageError(f"SQS allows {_MAX_ATTRIBUTES} message attributes, not {len(given)}")
+    if len(given) > MAX_MESSAGE_ATTRIBUTES:
+        raise click.UsageError(f"SQS allows {MAX_MESSAGE_ATTRIBUTES} message attributes, not {len(given)}")
     values = {name: {"DataType": "String", "StringValue": text} for name, text in given.items()}
     with told_in_one_line(), Stop() as stop:
         settings = queue_settings(queue)
@@ -146,8 +145,8 @@ def _bodies(body: str, lines: bool) -> Iterator[str]:
         size = len(text.encode("utf-8", "surrogatepass"))
         if not text:
             raise click.UsageError("the body is empty: SQS takes none without a character")
-        if size > _MAX_BYTES:
-            raise click.UsageError(f"a body has {size:,} bytes: SQS takes {_MAX_BYTES:,}")
+        if size > MAX_MESSAGE_BYTES:
+            raise click.UsageError(f"a body has {size:,} bytes: SQS takes {MAX_MESSAGE_BYTES:,}")
         # The characters of XML 1.0, as SendMessage has them.
         if found := re.search("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
             raise click.UsageError(f"a body has the character {found[0]!r}, which SQS does not take")

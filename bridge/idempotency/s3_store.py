@@ -16,13 +16,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
 
+from bridge.aws_errors import NO_SUCH_OBJECT, PRECONDITION_FAILED, WRITE_CONFLICT
 from bridge.idempotency.store import Refused, Stored, unavailable
 from bridge.s3_clients import PerProcess
 
 #: 412: the condition does not hold. 409: another conditional write was under way, so it may or may not hold. 404: with
 #: If-Match, nothing is there any more.
-_REFUSALS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"})
-_ABSENT = frozenset({"NoSuchKey", "404"})
+_REFUSALS = PRECONDITION_FAILED | WRITE_CONFLICT | NO_SUCH_OBJECT
 _SUFFIX = ".json"
 
 #: A pool process waits while the store is asked, so it gives up early and lets the message wait instead.
@@ -53,7 +53,7 @@ class S3Store:
             answer = self._client.get().get_object(Bucket=self._bucket, Key=self._key(record_id))
             return Stored(answer["Body"].read().decode("utf-8", "replace"), answer["ETag"])
         except ClientError as error:
-            if error.response["Error"]["Code"] in _ABSENT:
+            if error.response["Error"]["Code"] in NO_SUCH_OBJECT:
                 return None
             raise unavailable(self.url, error) from error
         except (BotoCoreError, OSError) as error:  # OSError: urllib3's own, from reading the body

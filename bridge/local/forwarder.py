@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge import log as logs
-from bridge.aws import error_code, sqs_client
+from bridge.aws import sqs_client
+from bridge.aws_errors import error_code
 from bridge.batch_sending import PARALLEL, BatchSender, Outgoing, SendFailed
 from bridge.errors import SettingsError
 from bridge.settings import load_queue_settings
+from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 from bridge.stop_event import StopEvent
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 log = logs.get_logger("bridge.local.forwarder")  # by name, for this module runs as __main__
 
 #: Nobody else reads the queue in here, so what was received need never come back by itself: SQS's longest lease.
-_HELD_SECONDS = 43_200
+_HELD_SECONDS = MAX_VISIBILITY_SECONDS
 #: How long a stop may have to wait for an empty poll.
 _WAIT_SECONDS = 1
 _FIRST_PAUSE_SECONDS = 0.2
@@ -89,7 +91,7 @@ class Forwarder:
     def _receive(self) -> Sequence[MessageTypeDef]:
         answer = self._source.receive_message(
             QueueUrl=self._source_url,
-            MaxNumberOfMessages=10,
+            MaxNumberOfMessages=MAX_BATCH_ENTRIES,
             WaitTimeSeconds=0 if self._stopping.is_set() else _WAIT_SECONDS,
             VisibilityTimeout=_HELD_SECONDS,
         )

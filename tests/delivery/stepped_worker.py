@@ -73,8 +73,8 @@ class SteppedWorker:
         for module in _CLOCKED:
             self._patch.setattr(module, "time", clock)
         for name, module in sys.modules.items():  # whoever uses it: one that was forgotten would wait for the real ones
-            if name.startswith("bridge.") and name != "bridge.verdicts" and hasattr(module, "MAX_HOLD_SECONDS"):
-                self._patch.setattr(module, "MAX_HOLD_SECONDS", HOLD_SECONDS)
+            if name.startswith("bridge.") and name != "bridge.sqs.quotas" and hasattr(module, "MAX_VISIBILITY_SECONDS"):
+                self._patch.setattr(module, "MAX_VISIBILITY_SECONDS", HOLD_SECONDS)
         self.sqs = sqs
         self.clock = clock
         self.verdicts = {}

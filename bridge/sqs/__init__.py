@@ -1,0 +1,1 @@
+"""SQS: clients, signed calls, queues, batches and quotas. Knows no Celery."""
