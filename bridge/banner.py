@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.queues import Queue
 from bridge.routing import Route
-from bridge.settings import WorkerSettings
+from bridge.settings.loading import WorkerSettings
 
 
 def banner_fields(settings: WorkerSettings, queues: Sequence[Queue], routes: Sequence[Route]) -> dict[str, Any]:

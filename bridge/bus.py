@@ -21,7 +21,7 @@ from kombu import Connection, Producer
 from kombu.pidbox import Mailbox
 
 from bridge.errors import NoMonitorBus
-from bridge.settings_rules import without_credentials
+from bridge.settings.rules import without_credentials
 
 #: A Redis answers in a millisecond; one that takes this long for one answer is not there.
 ANSWER_SECONDS = 2.0
@@ -133,7 +133,9 @@ def client_is_missing() -> bool:
 
 @lru_cache(maxsize=4)
 def _address(_: str) -> BusAddress | None:
-    from bridge.settings import load_monitor_settings  # pydantic takes 0.1 s to import, and a task module needs none
+    from bridge.settings.loading import (
+        load_monitor_settings,  # pydantic takes 0.1 s to import, and a task module needs none
+    )
 
     secret = load_monitor_settings(os.environ).monitor_url
     if secret is None:

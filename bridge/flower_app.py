@@ -28,7 +28,7 @@ from bridge.depths import STATES, watched
 from bridge.errors import SettingsError, refuse
 from bridge.flower_access import access_fault
 from bridge.queues import look_up, named_queues
-from bridge.settings import load_queue_settings
+from bridge.settings.loading import load_queue_settings
 
 try:
     from flower import command as flower_command

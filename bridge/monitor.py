@@ -15,7 +15,7 @@ from celery import Celery, signals
 
 from bridge.bus import INSTALL, client_is_missing, required_bus
 from bridge.errors import BridgeError, SettingsError, refuse
-from bridge.settings_rules import BROKER_NAMES, bus_url_fault, in_force
+from bridge.settings.rules import BROKER_NAMES, bus_url_fault, in_force
 
 
 class MonitorApp(Celery):

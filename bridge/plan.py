@@ -15,7 +15,7 @@ from bridge.health import HealthServer
 from bridge.intake import TaskLimits
 from bridge.queues import Queue
 from bridge.routing import Rules
-from bridge.settings import WorkerSettings
+from bridge.settings.loading import WorkerSettings
 
 _POOL_KINDS: dict[str, PoolKind] = {
     "celery.concurrency.prefork": "prefork",

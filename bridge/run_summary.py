@@ -12,8 +12,8 @@ from prometheus_client.exposition import pushadd_to_gateway
 from bridge import metrics
 from bridge.log import get_logger
 from bridge.one_shot import counted
-from bridge.settings import WorkerSettings
-from bridge.settings_rules import shown
+from bridge.settings.loading import WorkerSettings
+from bridge.settings.rules import shown
 
 log = get_logger(__name__)
 

@@ -36,10 +36,10 @@ from bridge.log import get_logger
 from bridge.outputs import output_prefixes, pairs
 from bridge.plan import Plan, pool_kind, use_plan
 from bridge.queues import Queue, look_up, named_queues
-from bridge.region import is_aws_host, region_of_queue_url
 from bridge.routing import Rules
-from bridge.settings import WorkerSettings, load_worker_settings, old_names_in_use
-from bridge.settings_rules import same_queue
+from bridge.settings.loading import WorkerSettings, load_worker_settings, old_names_in_use
+from bridge.settings.region import is_aws_host, region_of_queue_url
+from bridge.settings.rules import same_queue
 from bridge.task_defaults import apply_defaults, guard_plain_tasks
 from bridge.worker_logs import log_format, set_up_logs, set_up_logs_of_child
 

@@ -10,7 +10,7 @@ from celery.utils.imports import symbol_by_name
 from bridge.errors import SettingsError
 from bridge.intake import TaskLimits
 from bridge.request import Request
-from bridge.settings import WorkerSettings
+from bridge.settings.loading import WorkerSettings
 from bridge.task import guard_ends
 
 #: Soft limits come this much before hard ones: 10 s, but never more than a tenth.

@@ -20,7 +20,7 @@ from bridge.aws import sqs_client
 from bridge.errors import BridgeError, NoTaskQueue
 from bridge.leases import LeaseTable
 from bridge.queues import queue_name
-from bridge.sending import task_queue_settings
+from bridge.settings.task_queue import task_queue_settings
 from bridge.sqs.quotas import MAX_DELAY_SECONDS
 from bridge.verdicts import DeadLetter
 

@@ -9,7 +9,7 @@ from billiard.util import get_logger as billiard_logger
 from celery import signals
 
 from bridge import log as logs
-from bridge.settings import WorkerSettings
+from bridge.settings.loading import WorkerSettings
 
 Form = Literal["text", "json"]
 

@@ -17,7 +17,7 @@ import yaml
 
 from bridge import drain
 from bridge.errors import SettingsError
-from bridge.settings import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
+from bridge.settings.loading import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
 
 Document = Mapping[str, Any]
 

@@ -89,7 +89,7 @@ def _no_json(constant: str) -> Any:
 
 def _target() -> tuple[str, str | None]:
     """The archive's URL and the region of the clients; raises SettingsError when there is none."""
-    from bridge.settings import load_archive_settings  # here, not above: importing tasks reads no settings
+    from bridge.settings.loading import load_archive_settings  # here, not above: importing tasks reads no settings
 
     settings = load_archive_settings(os.environ)
     if settings.archive_url is None:

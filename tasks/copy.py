@@ -16,7 +16,7 @@ from bridge import S3Object, file_task
 from bridge.aws_errors import NO_SUCH_OBJECT, PRECONDITION_FAILED
 from bridge.errors import ObjectChanged, ObjectGone, SettingsError
 from bridge.s3_object import ObjectHead
-from bridge.settings import load_results_settings
+from bridge.settings.loading import load_results_settings
 
 MEBIBYTE = 1024 * 1024
 #: S3 takes up to 10,000 parts of 5 MiB to 5 GiB; an object may have 5 TB and more

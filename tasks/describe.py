@@ -27,7 +27,7 @@ from urllib.parse import quote
 from bridge import S3Object, file_task
 from bridge.errors import SettingsError
 from bridge.s3_object import ObjectHead
-from bridge.settings import load_results_settings
+from bridge.settings.loading import load_results_settings
 
 MANIFEST_VERSION = 1
 CHUNK_BYTES = 1024 * 1024

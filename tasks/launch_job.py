@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from bridge.settings import JobSettings
+    from bridge.settings.loading import JobSettings
 
 log = get_logger(__name__)
 
@@ -85,7 +85,7 @@ def _store(message: Message, settings: JobSettings) -> str:
 
 
 def _settings() -> JobSettings:
-    from bridge.settings import load_job_settings  # here, not above: importing tasks reads no settings
+    from bridge.settings.loading import load_job_settings  # here, not above: importing tasks reads no settings
 
     return load_job_settings(os.environ)
 

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from bridge import metrics
 from bridge.cli import exporter
-from bridge.settings import WorkerSettings
+from bridge.settings.loading import WorkerSettings
 from tests.alerts import ALERTS, COMPONENT, DASHBOARD, REPOSITORY, RULES, TARGET_LABELS, faults, our_metrics
 
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

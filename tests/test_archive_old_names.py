@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.settings import load_archive_settings, load_worker_settings, old_names_in_use
+from bridge.settings.loading import load_archive_settings, load_worker_settings, old_names_in_use
 from bridge.startup import own_outputs
 
 ARCHIVER = {

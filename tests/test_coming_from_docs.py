@@ -18,7 +18,7 @@ import yaml
 
 from bridge.cli import _brigade
 from bridge.job_manifest import check_template
-from bridge.settings import WorkerSettings
+from bridge.settings.loading import WorkerSettings
 from tests.kube_stand_in import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]

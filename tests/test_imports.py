@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Every module of `bridge` and its layer; the entry of a package holds for all that is in it.
 ROOMS = {
     "bridge.errors": "errors",
+    "bridge.settings": "errors",
     "bridge.aws_errors": "errors",
     "bridge.globs": "errors",
     "bridge.sqs.quotas": "errors",
@@ -19,11 +20,11 @@ ROOMS = {
     # What every other room may use, and what knows none of them.
     "bridge.log": "bottom",
     "bridge.metrics": "bottom",
-    "bridge.old_names": "bottom",
-    "bridge.region": "bottom",
-    "bridge.settings": "bottom",
-    "bridge.settings_model": "bottom",
-    "bridge.settings_rules": "bottom",
+    "bridge.settings.legacy_names": "bottom",
+    "bridge.settings.region": "bottom",
+    "bridge.settings.loading": "bottom",
+    "bridge.settings.model": "bottom",
+    "bridge.settings.rules": "bottom",
     # Decisions: no clock, no environment, no network, no Celery. Facts in, verdict out.
     "bridge.backfill_events": "pure",
     "bridge.doctor_access": "pure",
@@ -124,7 +125,7 @@ ROOMS = {
     "bridge.request": "wiring",
     "bridge.run_context": "wiring",
     "bridge.scratch": "io",
-    "bridge.sending": "wiring",
+    "bridge.settings.task_queue": "wiring",
     "bridge.startup": "wiring",
     "bridge.worker_logs": "wiring",
     "bridge.task": "wiring",

@@ -31,4 +31,6 @@ def test_the_pytest_plugin_brings_no_celery_app():
 @pytest.mark.slow
 def test_a_module_of_tasks_brings_no_sdk():
     """Importing tasks reads no settings and needs neither boto3 nor pydantic."""
-    assert not {"boto3", "botocore", "pydantic", "bridge.settings"} & modules_after("from bridge import file_task")
+    assert not {"boto3", "botocore", "pydantic", "bridge.settings.loading"} & modules_after(
+        "from bridge import file_task"
+    )

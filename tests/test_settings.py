@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bridge.errors import SettingsError
-from bridge.settings import (
+from bridge.settings.loading import (
     WorkerSettings,
     load_results_settings,
     load_retry_settings,

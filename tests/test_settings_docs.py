@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.settings import WorkerSettings, load_worker_settings
+from bridge.settings.loading import WorkerSettings, load_worker_settings
 
 ENOUGH = {"SQS_QUEUE_URL": "http://localhost:9324/0/q", "BRIDGE_TASK_MODULES": "my_files", "AWS_REGION": "eu-west-1"}
 DOCS = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")

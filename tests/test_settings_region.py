@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.region import is_aws_host, is_region_name, region_of_queue_url
-from bridge.settings import load_task_queue_settings, load_worker_settings, region_for
+from bridge.settings.loading import load_task_queue_settings, load_worker_settings, region_for
+from bridge.settings.region import is_aws_host, is_region_name, region_of_queue_url
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 ENOUGH = {"SQS_QUEUE_URL": QUEUE, "BRIDGE_TASK_MODULES": "my_files"}
@@ -128,10 +128,10 @@ package = types.ModuleType("bridge")  # in place of bridge/__init__.py: this is 
 package.__path__ = [sys.argv[1]]
 sys.modules["bridge"] = package
 real, os.environ = os.environ, Watched(os.environ)
-import bridge.settings
+import bridge.settings.loading
 os.environ = real
 enough = {"SQS_QUEUE_URL": "http://h/q", "BRIDGE_TASK_MODULES": "m", "AWS_REGION": "eu-west-1"}
-bridge.settings.load_worker_settings(enough)
+bridge.settings.loading.load_worker_settings(enough)
 assert "botocore" not in sys.modules, "a third of a second lost"
 """
 

@@ -17,7 +17,7 @@ from bridge.decorators import file_task
 from bridge.errors import SettingsError
 from bridge.intake import TaskLimits
 from bridge.queues import Queue
-from bridge.settings import load_worker_settings
+from bridge.settings.loading import load_worker_settings
 from bridge.startup import check_endpoint, check_options, find_queues, import_tasks, own_outputs, refuse, start_up
 from bridge.task_defaults import apply_defaults
 

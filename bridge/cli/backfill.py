@@ -15,7 +15,7 @@ from bridge.cli.queue_access import told_in_one_line
 
 if TYPE_CHECKING:
     from bridge.backfill_events import Selection
-    from bridge.settings import OperatorSettings
+    from bridge.settings.loading import OperatorSettings
 
 _EXAMPLES = """
 \b
@@ -57,7 +57,7 @@ def command(url: str, **options: Any) -> int:
     check_filters(options)
     # Imported here because the SDK and pydantic take half a second, which --help should not.
     from bridge.cli.backfill_run import Backfill, Target, run
-    from bridge.settings import load_operator_settings
+    from bridge.settings.loading import load_operator_settings
 
     with told_in_one_line():
         environ = dict(os.environ)

@@ -13,7 +13,7 @@ from bridge.cli.queue_access import QueueUrl, all_queues, is_url
 from bridge.dlq_filter import Filter, age_seconds
 
 if TYPE_CHECKING:
-    from bridge.settings import QueueSettings
+    from bridge.settings.loading import QueueSettings
 
 
 class Age(click.ParamType):  # type: ignore[type-arg]  # click has made it generic with 8.5 only

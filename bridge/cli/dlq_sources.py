@@ -15,11 +15,11 @@ from bridge.cli.queue_access import all_queues, attributes_of
 from bridge.dlq_letter import Letter
 from bridge.errors import SettingsError
 from bridge.queues import queue_name
-from bridge.settings_rules import same_queue
+from bridge.settings.rules import same_queue
 from bridge.sqs.quotas import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from bridge.settings import QueueSettings
+    from bridge.settings.loading import QueueSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def command(buckets: tuple[str, ...], write_test: bool, quiet: bool, as_json: bo
     from bridge.cli.doctor_run import examine
     from bridge.errors import SettingsError
     from bridge.finding import Finding
-    from bridge.settings import load_operator_settings
+    from bridge.settings.loading import load_operator_settings
 
     try:
         settings = load_operator_settings()

@@ -28,11 +28,11 @@ from bridge.errors import SettingsError
 from bridge.finding import Finding
 from bridge.globs import matches
 from bridge.outputs import Output, output_prefixes
-from bridge.region import is_aws_host
 from bridge.routing import Route
 from bridge.s3_clients import s3_client
-from bridge.settings import OperatorSettings
-from bridge.settings_rules import shown
+from bridge.settings.loading import OperatorSettings
+from bridge.settings.region import is_aws_host
+from bridge.settings.rules import shown
 
 _GLOB = frozenset("*?[")
 

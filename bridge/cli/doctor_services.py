@@ -8,7 +8,7 @@ from bridge.doctor_reads import write_and_delete
 from bridge.finding import Finding
 from bridge.outputs import Output
 from bridge.s3_clients import s3_client
-from bridge.settings_rules import shown
+from bridge.settings.rules import shown
 
 
 def check_output_prefixes(outputs: tuple[Output, ...], region: str | None, *, write_test: bool) -> list[Finding]:

@@ -15,7 +15,7 @@ from bridge.errors import SettingsError
 
 if TYPE_CHECKING:
     from bridge.health import Answer
-    from bridge.settings import OperatorSettings
+    from bridge.settings.loading import OperatorSettings
 
 
 _EXAMPLES = """
@@ -46,7 +46,7 @@ def command(port: int, interval_seconds: int, oldest_age: bool) -> int:
     queues, listens on BRIDGE_HEALTH_HOST, and needs sqs:GetQueueAttributes on each, sqs:GetQueueUrl on the dead-letter
     queues (or SQS_DLQ_URL), and cloudwatch:GetMetricData for the ages; without the last there are none.
     """
-    from bridge.settings import load_operator_settings
+    from bridge.settings.loading import load_operator_settings
 
     try:
         settings = load_operator_settings(os.environ)
@@ -153,7 +153,7 @@ def _cloudwatch(sqs: Any, region: str | None) -> Any:
     from botocore.config import Config
 
     from bridge.log import get_logger
-    from bridge.region import is_aws_host
+    from bridge.settings.region import is_aws_host
 
     config = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
     client = boto3.session.Session(region_name=region).client("cloudwatch", config=config)

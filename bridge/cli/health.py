@@ -33,7 +33,7 @@ def command(url: str | None, probe: str | None, as_json: bool) -> int:
 
     Exit code 0: healthy (alive, ready); 1: not, with the reasons; 2: nobody answers.
     """
-    from bridge.settings_rules import shown
+    from bridge.settings.rules import shown
 
     host, port = _address(url)
     path = f"/{probe or 'health'}"
@@ -59,7 +59,7 @@ def _address(url: str | None) -> tuple[str, int]:
     """Return host and port; raises UsageError for a wrong URL, ClickException for wrong settings."""
     if url is None:
         from bridge.errors import SettingsError
-        from bridge.settings import load_health_settings
+        from bridge.settings.loading import load_health_settings
 
         try:
             settings = load_health_settings()

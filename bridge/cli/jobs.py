@@ -215,7 +215,7 @@ def _told() -> Iterator[None]:
 
 
 def _command(job: LaunchedJob) -> str:
-    from bridge.settings_rules import shown
+    from bridge.settings.rules import shown
 
     text = shown(shlex.join(job.command))  # a message gave its arguments, so it may hold anything
     return text if len(text) <= _SHOWN_COMMAND else text[: _SHOWN_COMMAND - 1] + "…"

@@ -16,7 +16,7 @@ from bridge.errors import BridgeError
 from bridge.job_api import JobApi
 from bridge.launched_jobs import LaunchedJob, launched_job, sendable_attributes
 from bridge.s3_clients import s3_client
-from bridge.settings import load_queue_settings
+from bridge.settings.loading import load_queue_settings
 from bridge.startup import check_endpoint
 
 

@@ -14,7 +14,7 @@ from bridge.cli.queue_access import told_in_one_line
 
 if TYPE_CHECKING:
     from bridge.provision_plan import Plan, Step, Wanted
-    from bridge.settings import OperatorSettings
+    from bridge.settings.loading import OperatorSettings
 
 _PAST = {"create-queue": "created queue", "set-attributes": "changed queue", "put-notification": "changed bucket"}
 _FUTURE = {
@@ -56,7 +56,7 @@ def command(queue: str, dlq: str | None, force: bool, dry_run: bool, as_json: bo
     from bridge.provision_plan import plan
     from bridge.provisioning import carry_out, find, queue_url
     from bridge.s3_clients import s3_client
-    from bridge.settings import load_operator_settings
+    from bridge.settings.loading import load_operator_settings
 
     with told_in_one_line():
         settings = load_operator_settings()
@@ -127,7 +127,7 @@ def _wanted(queue: str, dlq: str, options: dict[str, Any], settings: OperatorSet
 
 
 def _region(settings: OperatorSettings) -> str:
-    from bridge.region import EMULATOR_REGION
+    from bridge.settings.region import EMULATOR_REGION
 
     if settings.region:
         return settings.region

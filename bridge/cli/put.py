@@ -83,7 +83,7 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
 
 
 def _destination(url: str | None, file_name: str) -> tuple[str, str]:
-    from bridge.settings_rules import shown
+    from bridge.settings.rules import shown
 
     if url is None:
         bucket, key = _only_bucket(), ""
@@ -103,7 +103,7 @@ def _destination(url: str | None, file_name: str) -> tuple[str, str]:
 def _only_bucket() -> str:
     import os
 
-    from bridge.settings_rules import in_force
+    from bridge.settings.rules import in_force
 
     names = in_force(os.environ).get("BRIDGE_ALLOWED_BUCKETS", "")
     return "" if set(names) & set("*?[,") else names

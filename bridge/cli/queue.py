@@ -23,7 +23,7 @@ from bridge.cli.queue_access import (
 
 if TYPE_CHECKING:
     from bridge.queues import Queue
-    from bridge.settings import QueueSettings
+    from bridge.settings.loading import QueueSettings
 
 
 @click.group("queue", no_args_is_help=False)

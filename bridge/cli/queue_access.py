@@ -17,7 +17,7 @@ from bridge.aws_errors import NO_SUCH_QUEUE, PERMANENT, error_code
 
 if TYPE_CHECKING:
     from bridge.queues import Queue
-    from bridge.settings import QueueSettings
+    from bridge.settings.loading import QueueSettings
 
 
 @contextmanager
@@ -65,7 +65,7 @@ class QueueUrl(click.ParamType):  # type: ignore[type-arg]  # click has made it 
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value, stripped."""
-        from bridge.settings_rules import queue_url_fault, shown
+        from bridge.settings.rules import queue_url_fault, shown
 
         text = str(value).strip()
         if self._or_name and text and "/" not in text and ":" not in text:
@@ -82,8 +82,8 @@ def is_url(queue: str | None) -> bool:
 
 def queue_settings(*urls: str | None) -> QueueSettings:
     """Load the settings; where they name no queue at all, a URL among the options may name the region."""
-    from bridge.settings import load_queue_settings
-    from bridge.settings_rules import in_force
+    from bridge.settings.loading import load_queue_settings
+    from bridge.settings.rules import in_force
 
     names = ("SQS_QUEUE_URL", "SQS_TASK_QUEUE_URL", "SQS_DLQ_URL")
     given = in_force(os.environ)

@@ -14,7 +14,7 @@ from bridge.completions import STATUSES, UNFINISHED
 
 if TYPE_CHECKING:
     from bridge.cli.reconcile_run import Reconciliation
-    from bridge.settings import OperatorSettings
+    from bridge.settings.loading import OperatorSettings
 
 _EXAMPLES = """
 \b
@@ -58,7 +58,7 @@ def command(url: str, **options: Any) -> int:
     from bridge.cli.reconcile_run import refusal, run
     from bridge.errors import SettingsError, StoreUnavailable
     from bridge.idempotency.record_index import NoRoom
-    from bridge.settings import load_operator_settings
+    from bridge.settings.loading import load_operator_settings
 
     with told_in_one_line():
         environ = dict(os.environ)

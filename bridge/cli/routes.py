@@ -70,7 +70,7 @@ def _rules() -> Rules:
     from bridge.decorators import declared_routes
     from bridge.outputs import output_prefixes, pairs
     from bridge.routing import Rules
-    from bridge.settings import load_routing_settings
+    from bridge.settings.loading import load_routing_settings
     from bridge.startup import import_tasks
 
     settings = load_routing_settings()

@@ -85,7 +85,7 @@ def poll_seconds(idle_seconds: float, wait_seconds: int) -> int:
 
 def _settings() -> Any:
     from bridge.errors import SettingsError
-    from bridge.settings import load_worker_settings
+    from bridge.settings.loading import load_worker_settings
 
     try:
         return load_worker_settings()

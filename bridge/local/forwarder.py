@@ -25,7 +25,7 @@ from bridge.aws import sqs_client
 from bridge.aws_errors import error_code
 from bridge.batch_sending import PARALLEL, BatchSender, Outgoing, SendFailed
 from bridge.errors import SettingsError
-from bridge.settings import load_queue_settings
+from bridge.settings.loading import load_queue_settings
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 from bridge.stop_event import StopEvent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge import S3Object, file_task
-from bridge.settings import load_results_settings
+from bridge.settings.loading import load_results_settings
 from tasks.copy import copy as shipped_copy
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from bridge.outputs import output_prefixes
 from bridge.queue_policy import right_of_s3
-from bridge.settings import load_worker_settings
+from bridge.settings.loading import load_worker_settings
 from tests.aws.conftest import ISSUER, Stack, deploy, notification
 from tests.aws.template import AWS_FOLDER, Resolved, policy_file, statements
 from tests.servers.sqs import SqsServer

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bridge import settings as loaders
 from bridge.errors import SettingsError
-from bridge.settings_rules import unknown_names
+from bridge.settings import loading as loaders
+from bridge.settings.rules import unknown_names
 from tests.compose import compose_file as compose
 from tests.test_settings_docs import documented
 

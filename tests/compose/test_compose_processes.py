@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
-from bridge.settings_rules import in_force
+from bridge.settings.rules import in_force
 from tests.compose.compose_file import image_entrypoint
 from tests.compose.plain_processes import Machine, Service
 from tests.servers import elasticmq

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 from flower.options import options as flower_options
 
-from bridge.settings import load_worker_settings
-from bridge.settings_model import WorkerSettings
+from bridge.settings.loading import load_worker_settings
+from bridge.settings.model import WorkerSettings
 from tests.k8s.conftest import EVERYTHING, Rendered
 from tests.k8s.kustomize import K8S
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from bridge import drain
-from bridge.settings import load_worker_settings
+from bridge.settings.loading import load_worker_settings
 from tests.k8s.conftest import EVERYTHING, Rendered
 from tests.k8s.kustomize import K8S, Document, one
 

@@ -11,8 +11,8 @@ from kombu.utils.url import parse_url
 
 from bridge.bus import bus_address, bus_connection, required_bus
 from bridge.errors import NoMonitorBus, SettingsError
-from bridge.settings import load_monitor_settings
-from bridge.settings_rules import bus_url_fault
+from bridge.settings.loading import load_monitor_settings
+from bridge.settings.rules import bus_url_fault
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-from bridge.region import region_of_queue_url
+from bridge.settings.region import region_of_queue_url
 
 TEST_NAMES = frozenset({"SQS_TEST_ENDPOINT"})
 """Names that only the test-suite reads; a worker started in the same shell must not stumble over them."""

@@ -1,7 +1,7 @@
 """Loading the settings from the environment, when a worker or command starts, with all faults told at once.
 
 Importing this module reads nothing, so that a task can be imported, tested and called without any setting. Each
-``load_…`` function requires only what its command needs. The settings themselves are in bridge/settings_model.py.
+``load_…`` function requires only what its command needs. The settings themselves are in bridge/settings/model.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
-from bridge import old_names
-from bridge import settings_rules as rules
 from bridge.errors import SettingsError
-from bridge.region import EMULATOR_REGION, is_aws_host, is_region_name, region_for
-from bridge.settings_model import (
+from bridge.settings import legacy_names, rules
+from bridge.settings.model import (
     ArchiveSettings,
     HealthSettings,
     JobSettings,
@@ -32,7 +30,8 @@ from bridge.settings_model import (
     TaskQueueSettings,
     WorkerSettings,
 )
-from bridge.settings_rules import Faults, shown
+from bridge.settings.region import EMULATOR_REGION, is_aws_host, is_region_name, region_for
+from bridge.settings.rules import Faults, shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -122,7 +121,7 @@ def load_job_settings(environ: Mapping[str, str] | None = None) -> JobSettings:
 
 def old_names_in_use(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Settings of the service that ``tasks.archive`` takes over from → the setting of ours that each stands for."""
-    return old_names.in_use(rules.in_force(os.environ if environ is None else environ))
+    return legacy_names.in_use(rules.in_force(os.environ if environ is None else environ))
 
 
 def load_retry_settings(environ: Mapping[str, str] | None = None) -> RetrySettings:
@@ -144,7 +143,7 @@ def load_routing_settings(environ: Mapping[str, str] | None = None) -> RoutingSe
 
 def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | None) -> _S:
     """``cls`` from the environment; ``queue_name`` is the setting whose queue URL may name the region."""
-    given, behind = old_names.translate(rules.in_force(os.environ if environ is None else environ))
+    given, behind = legacy_names.translate(rules.in_force(os.environ if environ is None else environ))
     # A process that only sends is somebody's own: its SQS_… names need not be ours, and a broker URL does not redirect
     # the transport that the app names itself. A worker is ours alone, and so is a command.
     ours = issubclass(cls, (QueueSettings, RoutingSettings))

@@ -1,7 +1,7 @@
 """The settings as types: names, defaults, ranges and the checks across them.
 
-docs/settings.md is the same table for users, and a test compares the two. bridge/settings.py fills these classes from
-an environment; constructing one reads nothing but its arguments (and, left unsaid, the host's name).
+docs/settings.md is the same table for users, and a test compares the two. bridge/settings/loading.py fills
+these classes from an environment; constructing one reads nothing but its arguments (and, left unsaid, the host's name).
 
 A check across settings is written at the field that comes later: a field that is itself at fault is then missing from
 ``info.data``, so that every other fault is still told at once.
@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bridge import settings_rules as rules
-from bridge.settings_rules import Faults, shown
+from bridge.settings import rules
+from bridge.settings.rules import Faults, shown
 
 
 def _on_off(value: object) -> object:
@@ -100,7 +100,7 @@ class MonitorSettings(Settings):
 class RegionalSettings(Settings):
     """For a command that makes AWS clients; ``region`` is None when nothing names one."""
 
-    region: str | None = None  # no variable of ours: follows from AWS_REGION and its kin, see bridge/region.py
+    region: str | None = None  # no variable of ours: follows from AWS_REGION and its kin, see bridge/settings/region.py
 
 
 class TaskQueueSettings(RegionalSettings):

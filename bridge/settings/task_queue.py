@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridge.settings import TaskQueueSettings
+    from bridge.settings.loading import TaskQueueSettings
 
 _NAMES = ("SQS_TASK_QUEUE_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
@@ -22,6 +22,8 @@ def task_queue_settings() -> TaskQueueSettings:
 
 @lru_cache(maxsize=4)
 def _load(_: tuple[str, ...]) -> TaskQueueSettings:
-    from bridge.settings import load_task_queue_settings  # pydantic takes 0.1 s to import, and a task module needs none
+    from bridge.settings.loading import (
+        load_task_queue_settings,  # pydantic takes 0.1 s to import, and a task module needs none
+    )
 
     return load_task_queue_settings(os.environ)
