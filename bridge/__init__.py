@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bridge.decorators import file_task, message_task
     from bridge.errors import ClaimLost, ObjectChanged, ObjectGone, StoreUnavailable
     from bridge.message import Message
-    from bridge.s3_object import S3Object
+    from bridge.s3.object import S3Object
 
 __all__ = [
     "ClaimLost",
@@ -31,7 +31,7 @@ _ROOMS = {
     "Message": "bridge.message",
     "ObjectChanged": "bridge.errors",
     "ObjectGone": "bridge.errors",
-    "S3Object": "bridge.s3_object",
+    "S3Object": "bridge.s3.object",
     "StoreUnavailable": "bridge.errors",
     "file_task": "bridge.decorators",
     "message_task": "bridge.decorators",

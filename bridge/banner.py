@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.queues import Queue
 from bridge.routing import Route
 from bridge.settings.loading import WorkerSettings
+from bridge.sqs.queues import Queue
 
 
 def banner_fields(settings: WorkerSettings, queues: Sequence[Queue], routes: Sequence[Route]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import click
 from celery import Celery, signals
 
 from bridge.errors import NoTaskQueue, refuse
-from bridge.queues import queue_name
 from bridge.settings.task_queue import task_queue_settings
+from bridge.sqs.queues import queue_name
 
 
 def to_task_queue(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any) -> dict[str, str]:

@@ -24,7 +24,7 @@ from bridge.log import get_logger
 from bridge.message import Message
 from bridge.once import Skipped, claiming, claims_events, run_claimed
 from bridge.routing import Route
-from bridge.s3_object import S3Object
+from bridge.s3.object import S3Object
 from bridge.task import BridgeTask, MustWait, NothingToDo, soundly_ended
 from bridge.task_options import check, check_once, for_celery
 

@@ -22,7 +22,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from bridge.aws_errors import ACCESS_DENIED, INVALID_CREDENTIALS, error_code
 from bridge.log import get_logger
-from bridge.queues import Queue, named_queues, queue_name
+from bridge.sqs.queues import Queue, named_queues, queue_name
 
 log = get_logger(__name__)
 

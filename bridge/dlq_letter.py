@@ -16,7 +16,7 @@ from typing import Any
 
 from bridge.dead_letter import CAUSE_ATTRIBUTE
 from bridge.errors import MalformedEvent
-from bridge.s3_event import parse
+from bridge.s3.event import parse
 
 #: How often a message was sent back from a dead-letter queue; a Number.
 REDRIVES_ATTRIBUTE = "BridgeRedrives"

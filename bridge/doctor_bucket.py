@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.finding import Finding
-from bridge.notification import entries, to_eventbridge
-from bridge.outputs import Output
-from bridge.queue_policy import right_of_s3
+from bridge.s3.notification import entries, to_eventbridge
+from bridge.s3.outputs import Output
+from bridge.sqs.queue_policy import right_of_s3
 
 
 def check_notification(bucket: str, configuration: Mapping[str, Any], queue_arns: Sequence[str]) -> Finding:

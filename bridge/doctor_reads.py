@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NO_SUCH_OBJECT, error_code
 from bridge.doctor_access import Probe
-from bridge.outputs import Output
-from bridge.queues import queue_name
+from bridge.s3.outputs import Output
+from bridge.sqs.queues import queue_name
 
 _BAD_HANDLE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
 _BAD_COUNT = frozenset({"InvalidParameterValue", "ReadCountOutOfRange", "InvalidAttributeValue"})

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 from celery.events import EventReceiver
 
-from bridge.aws import sqs_client
 from bridge.aws_errors import error_code
 from bridge.bus import required_bus
 from bridge.bus_link import BusLink
 from bridge.depths import STATES, watched
 from bridge.errors import SettingsError, refuse
 from bridge.flower_access import access_fault
-from bridge.queues import look_up, named_queues
 from bridge.settings.loading import load_queue_settings
+from bridge.sqs.clients import sqs_client
+from bridge.sqs.queues import look_up, named_queues
 
 try:
     from flower import command as flower_command

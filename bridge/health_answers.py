@@ -14,13 +14,13 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bridge import metrics
-from bridge.calls import last_call
 from bridge.health import Answer, as_json
 from bridge.lease import State
 from bridge.leases import LeaseTable
 from bridge.liveness import Liveness
-from bridge.queues import Queue
 from bridge.readiness import QueueFacts, report, why_not_ready
+from bridge.sqs.calls import last_call
+from bridge.sqs.queues import Queue
 
 
 class Answers:

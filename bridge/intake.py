@@ -18,12 +18,12 @@ from bridge.errors import MalformedEvent
 from bridge.lease import Lease
 from bridge.leases import LeaseTable
 from bridge.log import get_logger
-from bridge.queues import Queue
 from bridge.retry_policy import ETA_SLACK_SECONDS, cut_delay, eta_waits, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 from bridge.settle import Settler
 from bridge.settlement import BUG_DELAY_SECONDS
+from bridge.sqs.queues import Queue
 from bridge.verdicts import DeadLetter, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)

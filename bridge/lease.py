@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from bridge.queues import Queue
+from bridge.sqs.queues import Queue
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 from bridge.verdicts import HOLD_MARGIN_SECONDS
 

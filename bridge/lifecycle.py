@@ -16,7 +16,6 @@ from celery import signals
 from celery.worker import state as worker_state
 
 from bridge import metrics, run_claims, run_report
-from bridge.aws import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, new_session, sqs_client
 from bridge.deletion_cost import DeletionCost, this_pod
 from bridge.drain import Drain
 from bridge.gate import Gate, Waker
@@ -24,18 +23,18 @@ from bridge.health_answers import Answers
 from bridge.heartbeat import Heartbeat
 from bridge.idempotency.release import Releases
 from bridge.intake import Intake
-from bridge.late_look_up import look_up_when_reachable
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
 from bridge.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.log import get_logger
 from bridge.one_shot import present_one_shot
 from bridge.plan import Plan
-from bridge.queues import Queue
 from bridge.receivers import MAX_IN_FLIGHT, POOL_SECONDS, Receivers
 from bridge.settle import Settler
 from bridge.settlement import BUG_DELAY_SECONDS
-from bridge.sqs_calls import SqsCalls
+from bridge.sqs.clients import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, new_session, sqs_client
+from bridge.sqs.fast_client import SqsCalls
+from bridge.sqs.queues import Queue, look_up_when_reachable
 from bridge.transport import Channel
 from bridge.verdicts import HandBack, RetryIn
 from bridge.worker_pool import WorkerPool

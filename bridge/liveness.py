@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bridge import metrics
-from bridge.aws import RECEIVE_GRACE_SECONDS
 from bridge.log import get_logger
+from bridge.sqs.clients import RECEIVE_GRACE_SECONDS
 
 log = get_logger(__name__)
 

@@ -19,7 +19,7 @@ from bridge.idempotency.claims import Busy, Done, Outdated, claim_seconds, wait_
 from bridge.idempotency.guard import Claim, Run, present_guard
 from bridge.idempotency.identity import Wish
 from bridge.log import get_logger
-from bridge.progress import Progress
+from bridge.s3.progress import Progress
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 from bridge.task import RUN_NOTES, BridgeTask, MustWait
 

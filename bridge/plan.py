@@ -13,9 +13,9 @@ from bridge.drain import PoolKind
 from bridge.errors import SettingsError
 from bridge.health import HealthServer
 from bridge.intake import TaskLimits
-from bridge.queues import Queue
 from bridge.routing import Rules
 from bridge.settings.loading import WorkerSettings
+from bridge.sqs.queues import Queue
 
 _POOL_KINDS: dict[str, PoolKind] = {
     "celery.concurrency.prefork": "prefork",

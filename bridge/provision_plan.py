@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bridge.doctor_queue import redrive_policy
-from bridge.notification import Entry, entries, merged
-from bridge.outputs import Output
-from bridge.queue_policy import right_of_s3, send_statement, with_statement
+from bridge.s3.notification import Entry, entries, merged
+from bridge.s3.outputs import Output
+from bridge.sqs.queue_policy import right_of_s3, send_statement, with_statement
 
 TAG = ("bucket-brigade", "provisioned")
 #: The longest that SQS keeps a message: somebody may be on holiday.

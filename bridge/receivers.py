@@ -18,14 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridge import metrics
-from bridge.aws import PROBE_WAIT_SECONDS
 from bridge.aws_errors import error_code
 from bridge.lease import State
 from bridge.leases import LeaseTable
 from bridge.liveness import ReceiverState
 from bridge.log import get_logger
-from bridge.queues import Queue
 from bridge.receive_size import is_surely_none, receive_size
+from bridge.sqs.clients import PROBE_WAIT_SECONDS
+from bridge.sqs.queues import Queue
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 log = get_logger(__name__)

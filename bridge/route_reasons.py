@@ -13,7 +13,7 @@ from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
 from bridge.globs import matches
 from bridge.routing import Route, Rules, is_own_output
-from bridge.s3_event import ObjectRecord, TestEvent, parse
+from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 Attributes = Mapping[str, Mapping[str, Any]]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
 from bridge.globs import matches
-from bridge.s3_event import ObjectRecord, TestEvent, parse
+from bridge.s3.event import ObjectRecord, TestEvent, parse
 from bridge.verdicts import DeadLetter, Delete, Verdict
 
 

@@ -21,7 +21,6 @@ from kombu import Exchange
 from kombu import Queue as KombuQueue
 
 from bridge import run_context, scratch
-from bridge.aws import new_session, sqs_client
 from bridge.aws_errors import ACCESS_DENIED, INVALID_CREDENTIALS, error_code
 from bridge.banner import banner, banner_fields
 from bridge.bounds import bound_children
@@ -33,13 +32,14 @@ from bridge.idempotency.guard import Guard, use_guard
 from bridge.idempotency.store import open_store
 from bridge.intake import TaskLimits
 from bridge.log import get_logger
-from bridge.outputs import output_prefixes, pairs
 from bridge.plan import Plan, pool_kind, use_plan
-from bridge.queues import Queue, look_up, named_queues
 from bridge.routing import Rules
+from bridge.s3.outputs import output_prefixes, pairs
 from bridge.settings.loading import WorkerSettings, load_worker_settings, old_names_in_use
 from bridge.settings.region import is_aws_host, region_of_queue_url
 from bridge.settings.rules import same_queue
+from bridge.sqs.clients import new_session, sqs_client
+from bridge.sqs.queues import Queue, look_up, named_queues
 from bridge.task_defaults import apply_defaults, guard_plain_tasks
 from bridge.worker_logs import log_format, set_up_logs, set_up_logs_of_child
 

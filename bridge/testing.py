@@ -28,7 +28,8 @@ from bridge.errors import ObjectChanged, ObjectGone
 from bridge.failure import failure_of
 from bridge.retry_policy import Attempt, decide, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
-from bridge.s3_object import ObjectHead, S3Object, use_source
+from bridge.s3.object import S3Object, use_source
+from bridge.s3.types import ObjectHead
 from bridge.verdicts import DeadLetter, Delete, RetryIn, Verdict
 
 __all__ = ["RunResult", "run_event", "s3_event", "s3_object"]

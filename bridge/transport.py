@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport import SQS, virtual
 
-from bridge.aws import sqs_client
 from bridge.errors import BridgeError, NoTaskQueue
 from bridge.leases import LeaseTable
-from bridge.queues import queue_name
 from bridge.settings.task_queue import task_queue_settings
+from bridge.sqs.clients import sqs_client
+from bridge.sqs.queues import queue_name
 from bridge.sqs.quotas import MAX_DELAY_SECONDS
 from bridge.verdicts import DeadLetter
 

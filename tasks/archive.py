@@ -36,7 +36,7 @@ def archive(message: Message) -> dict[str, Any]:
 
     Raises SettingsError without ``BRIDGE_ARCHIVE_URL``, and botocore's errors when S3 does not confirm the object.
     """
-    from bridge.s3_clients import s3_client  # here, not above: boto3 is not for the worker's parent process
+    from bridge.s3.clients import s3_client  # here, not above: boto3 is not for the worker's parent process
 
     url, region = _target()
     bucket, _, prefix = url.removeprefix("s3://").partition("/")

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from bridge import S3Object, file_task
 from bridge.aws_errors import NO_SUCH_OBJECT, PRECONDITION_FAILED
 from bridge.errors import ObjectChanged, ObjectGone, SettingsError
-from bridge.s3_object import ObjectHead
+from bridge.s3.types import ObjectHead
 from bridge.settings.loading import load_results_settings
 
 MEBIBYTE = 1024 * 1024
@@ -31,7 +31,7 @@ def copy(obj: S3Object) -> dict[str, Any]:
 
     Raises SettingsError without ``BRIDGE_RESULTS_URL``, ObjectGone and ObjectChanged as a read does, botocore's errors.
     """
-    from bridge.s3_clients import s3_client  # here, not above: boto3 is not for the worker's parent process
+    from bridge.s3.clients import s3_client  # here, not above: boto3 is not for the worker's parent process
 
     settings = load_results_settings()
     if settings.results_url is None:

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from bridge import S3Object, file_task
 from bridge.errors import SettingsError
-from bridge.s3_object import ObjectHead
+from bridge.s3.types import ObjectHead
 from bridge.settings.loading import load_results_settings
 
 MANIFEST_VERSION = 1
@@ -82,7 +82,7 @@ def describe(obj: S3Object) -> dict[str, Any]:
     Raises SettingsError without ``BRIDGE_RESULTS_URL``, and what reading raises (``S3Object``). An object overwritten
     while it is read raises ``ObjectChanged``, for its head and its bytes must be of the same version.
     """
-    from bridge.s3_clients import s3_client  # here, not above: boto3 is not for the worker's parent process
+    from bridge.s3.clients import s3_client  # here, not above: boto3 is not for the worker's parent process
 
     settings = load_results_settings()
     if settings.results_url is None:

@@ -71,7 +71,7 @@ def read_template(path: str | None) -> dict[str, Any]:
 
 def _store(message: Message, settings: JobSettings) -> str:
     """Put a long body under ``BRIDGE_RESULTS_URL``; the same message goes to the same place each time."""
-    from bridge.s3_clients import s3_client
+    from bridge.s3.clients import s3_client
 
     if settings.results_url is None:
         raise JobRefused(

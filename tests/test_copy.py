@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridge import S3Object
 from bridge.errors import ObjectChanged, ObjectGone, SettingsError
-from bridge.s3_clients import forget_clients, s3_client
+from bridge.s3.clients import forget_clients, s3_client
 from tasks import copy as copying
 from tests.servers.sqs import SqsServer, environment_for
 

@@ -14,7 +14,7 @@ from bridge.decorators import declared_routes, file_task, message_task
 from bridge.errors import ObjectChanged, ObjectGone, TaskExited
 from bridge.message import Message
 from bridge.routing import Route
-from bridge.s3_object import S3Object
+from bridge.s3.object import S3Object
 from bridge.task import BridgeTask
 from bridge.testing import (
     run_event,

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import depths as depths_module
 from bridge.depths import Depths, Watched, watched
-from bridge.queues import Queue
+from bridge.sqs.queues import Queue
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import environment_for, receive, send
 from tests.servers.waiting import wait_until

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bridge import S3Object
 from bridge.errors import SettingsError
-from bridge.s3_object import ObjectHead
+from bridge.s3.types import ObjectHead
 from tasks import describe
 from tasks.describe import describe_stream, manifest, manifest_key, media_type_of
 

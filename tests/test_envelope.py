@@ -17,8 +17,8 @@ from bridge.envelope import CeleryMessage, Delivery, for_celery, for_event, open
 from bridge.errors import MalformedEvent
 from bridge.message import Message
 from bridge.routing import ToTask
-from bridge.s3_event import ObjectRecord
-from bridge.s3_object import S3Object
+from bridge.s3.event import ObjectRecord
+from bridge.s3.object import S3Object
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DELIVERY = Delivery("q", "https://sqs/1/q", "handle-1", receives=3, retries=2, received_at_epoch=NOW.timestamp())

@@ -11,7 +11,7 @@ import pytest
 from bridge.gate import Gate, Waker
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
-from bridge.queues import Queue
+from bridge.sqs.queues import Queue
 from tests.servers.waiting import wait_until
 
 QUEUE = Queue("q", "http://sqs/1/q", "event")

@@ -9,13 +9,14 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge import calls, metrics
-from bridge.calls import LastCall
+from bridge import metrics
 from bridge.health_answers import Answers
 from bridge.lease import Lease
 from bridge.leases import LeaseTable
 from bridge.liveness import Liveness
-from bridge.queues import Queue
+from bridge.sqs import calls
+from bridge.sqs.calls import LastCall
+from bridge.sqs.queues import Queue
 
 _numbers = itertools.count(1)
 

@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from prometheus_client import REGISTRY
 
-from bridge.aws import sqs_client
-from bridge.calls import last_call
+from bridge.sqs.calls import last_call
+from bridge.sqs.clients import sqs_client
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import REGION, QueueFactory, SqsServer
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
-from bridge.queues import Queue
+from bridge.sqs.queues import Queue
 
 QUEUE = Queue("q", "https://sqs/1/q", "event")
 TWELVE_HOURS = 43_200

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
-from bridge.queues import Queue
+from bridge.sqs.queues import Queue
 
 QUEUES = (Queue("q", "https://sqs/1/q", "event"), Queue("p", "https://sqs/1/p", "task"))
 HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)

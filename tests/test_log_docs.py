@@ -8,8 +8,8 @@ import pytest
 
 from bridge import settle
 from bridge.lease import Lease
-from bridge.queues import Queue
 from bridge.settlement import Settlement
+from bridge.sqs.queues import Queue
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.log_events import MESSAGE, REPOSITORY, SETTLEMENT, Found, Unread, events, read
 

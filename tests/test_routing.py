@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.globs import matches
 from bridge.routing import Route, Rules, ToTask, is_own_output, route
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 from bridge.verdicts import DeadLetter, Delete
 
 CSV = Route(task="csv", kind="file", key="*.csv")

@@ -19,7 +19,7 @@ from moto import mock_aws
 
 from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
-from bridge.s3_event import ObjectRecord, TestEvent, parse
+from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 EVENTS = Path(__file__).parent / "events"
 ETAG = "0f343b0931126a20f133d67c2b018a3b"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
-from bridge.s3_event import ObjectRecord, TestEvent, parse
+from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 EVENTS = Path(__file__).parent / "events"
 SAMPLES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(EVENTS.glob("*.json"))}

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
-from bridge import s3_clients
-from bridge.s3_clients import forget_clients, s3_client
-from bridge.s3_object import ObjectHead, S3Object, current_source, use_source
-from bridge.s3_source import S3_SOURCE, read_arguments
+from bridge.s3 import clients as s3_clients
+from bridge.s3.clients import forget_clients, s3_client
+from bridge.s3.object import S3Object, current_source, use_source
+from bridge.s3.reader import S3_SOURCE, read_arguments
+from bridge.s3.types import ObjectHead
 
 records = st.builds(
     S3Object,
@@ -184,7 +185,7 @@ def test_a_forked_child_makes_its_own_client():
     """A child has another client than its parent, even when the lock was held at the moment of the fork."""
     run_python("""
 import os
-from bridge import s3_clients
+from bridge.s3 import clients as s3_clients
 before = s3_clients.s3_client("eu-west-1")
 with s3_clients._clients._lock:
     child = os.fork()
@@ -199,6 +200,6 @@ def test_importing_takes_no_boto3():
     """S3Object can be imported without the weight of boto3."""
     run_python("""
 import sys
-import bridge.s3_object
+import bridge.s3.object
 assert "boto3" not in sys.modules, "imported"
 """)

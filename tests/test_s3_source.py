@@ -16,9 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
 from bridge.errors import ObjectChanged, ObjectGone
-from bridge.s3_clients import forget_clients, s3_client
-from bridge.s3_object import S3Object
-from bridge.s3_source import BUFFER_BYTES
+from bridge.s3.clients import forget_clients, s3_client
+from bridge.s3.object import S3Object
+from bridge.s3.reader import BUFFER_BYTES
 
 BUCKET = "uploads-test"
 VERSIONED = "versioned-test"

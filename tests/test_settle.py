@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 from bridge.heartbeat import Heartbeat
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
-from bridge.queues import Queue
 from bridge.settle import Settler
 from bridge.settlement import Settlement
+from bridge.sqs.queues import Queue
 from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.servers.waiting import wait_until
 

@@ -16,8 +16,8 @@ from bridge.celery import app
 from bridge.decorators import file_task
 from bridge.errors import SettingsError
 from bridge.intake import TaskLimits
-from bridge.queues import Queue
 from bridge.settings.loading import load_worker_settings
+from bridge.sqs.queues import Queue
 from bridge.startup import check_endpoint, check_options, find_queues, import_tasks, own_outputs, refuse, start_up
 from bridge.task_defaults import apply_defaults
 

@@ -15,7 +15,7 @@ from bridge import decorators
 from bridge.celery import app
 from bridge.decorators import file_task
 from bridge.failure import failure_of, unwrapped
-from bridge.s3_object import S3Object
+from bridge.s3.object import S3Object
 from bridge.task import BridgeTask, Republished, RetryInPlace, wanted_seconds
 from bridge.testing import run_event, s3_event
 

@@ -11,9 +11,9 @@ from bridge import decorators
 from bridge.celery import app
 from bridge.decorators import file_task, message_task
 from bridge.errors import ObjectGone
-from bridge.s3_event import parse
-from bridge.s3_object import S3Object, current_source
-from bridge.s3_source import S3_SOURCE
+from bridge.s3.event import parse
+from bridge.s3.object import S3Object, current_source
+from bridge.s3.reader import S3_SOURCE
 from bridge.testing import (
     RunResult,
     run_event,
@@ -222,8 +222,8 @@ def test_objects_end_with_their_test(pytester):
     pytester.makeconftest("from bridge.pytest_plugin import _forget_s3_objects")  # as the installed plugin does
     pytester.makepyfile(
         """
-        from bridge.s3_object import current_source
-        from bridge.s3_source import S3_SOURCE
+        from bridge.s3.object import current_source
+        from bridge.s3.reader import S3_SOURCE
         from bridge.testing import s3_object
 
         def test_one():

@@ -124,7 +124,7 @@ def queue_for(settings: OperatorSettings, task: str | None) -> str:
 def selected(bucket: str, options: dict[str, Any], settings: OperatorSettings) -> Selection:
     """Return what the filters among the options select, our own outputs left out."""
     from bridge.backfill_events import Selection
-    from bridge.outputs import output_prefixes, pairs
+    from bridge.s3.outputs import output_prefixes, pairs
 
     outputs = output_prefixes(
         results_url=settings.results_url,

@@ -13,7 +13,7 @@ import click
 
 from bridge.backfill_events import Skipped
 from bridge.backfill_state import State
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 
 
 @dataclass

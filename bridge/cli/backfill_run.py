@@ -18,15 +18,17 @@ from uuid import uuid4
 
 import click
 
-from bridge.aws import sqs_client
-from bridge.backfill_events import Selection, Skipped, chosen, event_body, task_body
+from bridge.backfill_events import Selection, Skipped, chosen
 from bridge.backfill_state import State, open_state
-from bridge.batch_sending import PARALLEL, BatchSender, Outgoing, SendFailed
+from bridge.celery_message import task_body
 from bridge.cli.backfill_report import Tally, printable, report, say_how_to_go_on
 from bridge.cli.one_line import aws_text
-from bridge.object_listing import find_bucket, listed_objects
-from bridge.s3_clients import s3_client
-from bridge.s3_event import ObjectRecord
+from bridge.s3.clients import s3_client
+from bridge.s3.event import ObjectRecord
+from bridge.s3.event_body import event_body
+from bridge.s3.listing import find_bucket, listed_objects
+from bridge.sqs.batches import PARALLEL, BatchSender, Outgoing, SendFailed
+from bridge.sqs.clients import sqs_client
 from bridge.stop_event import StopEvent
 
 

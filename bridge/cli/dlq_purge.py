@@ -36,7 +36,7 @@ def command(chosen: Filter, dlq: str | None, yes: bool, as_json: bool) -> int:
     Asks first. Without conditions it is SQS's own PurgeQueue, which takes up to a minute and also deletes what somebody
     is reading.
     """
-    from bridge.queues import queue_name
+    from bridge.sqs.queues import queue_name
 
     with told_in_one_line():
         settings = queue_settings(dlq)
@@ -75,7 +75,7 @@ def _purge_all(client: Any, url: str) -> None:
 
 def _purge_some(client: Any, url: str, chosen: Filter) -> tuple[int, int, int]:
     from bridge.cli.dlq_reader import Reader
-    from bridge.cli.queue_batches import delete_batch
+    from bridge.sqs.batches import delete_batch
 
     number = failed = 0
     with Stop(HANDING_BACK) as stop:

@@ -14,8 +14,8 @@ from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, NOT_IMPLEMENTED, err
 from bridge.cli.queue_access import all_queues, attributes_of
 from bridge.dlq_letter import Letter
 from bridge.errors import SettingsError
-from bridge.queues import queue_name
 from bridge.settings.rules import same_queue
+from bridge.sqs.queues import queue_name
 from bridge.sqs.quotas import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge import doctor_queue as judge
-from bridge.aws import sqs_client
 from bridge.banner import describe
 from bridge.cli.doctor_services import check_bus, check_output_prefixes, check_store
 from bridge.doctor_access import check_clock, check_credentials, check_permission
@@ -27,12 +26,13 @@ from bridge.doctor_reads import (
 from bridge.errors import SettingsError
 from bridge.finding import Finding
 from bridge.globs import matches
-from bridge.outputs import Output, output_prefixes
 from bridge.routing import Route
-from bridge.s3_clients import s3_client
+from bridge.s3.clients import s3_client
+from bridge.s3.outputs import Output, output_prefixes
 from bridge.settings.loading import OperatorSettings
 from bridge.settings.region import is_aws_host
 from bridge.settings.rules import shown
+from bridge.sqs.clients import sqs_client
 
 _GLOB = frozenset("*?[")
 

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from bridge.doctor_reads import write_and_delete
 from bridge.finding import Finding
-from bridge.outputs import Output
-from bridge.s3_clients import s3_client
+from bridge.s3.clients import s3_client
+from bridge.s3.outputs import Output
 from bridge.settings.rules import shown
 
 

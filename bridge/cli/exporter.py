@@ -62,9 +62,9 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
 
     from bridge import log as logs
     from bridge import metrics
-    from bridge.aws import sqs_client
     from bridge.depths import Depths, watched
     from bridge.health import Answer, HealthServer, as_json
+    from bridge.sqs.clients import sqs_client
     from bridge.stop_event import StopEvent
 
     bridge_logger = logging.getLogger("bridge")
@@ -130,7 +130,7 @@ def _found_queues(
     """Return the queues with their dead-letter queues, however long SQS is away; raises SettingsError for a mistake."""
     from bridge.aws_errors import error_code
     from bridge.log import get_logger
-    from bridge.queues import look_up, named_queues
+    from bridge.sqs.queues import look_up, named_queues
 
     while True:
         try:

@@ -10,13 +10,13 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bridge.aws import sqs_client
 from bridge.cli.queue_stop import Stop
 from bridge.errors import BridgeError
 from bridge.job_api import JobApi
 from bridge.launched_jobs import LaunchedJob, launched_job, sendable_attributes
-from bridge.s3_clients import s3_client
+from bridge.s3.clients import s3_client
 from bridge.settings.loading import load_queue_settings
+from bridge.sqs.clients import sqs_client
 from bridge.startup import check_endpoint
 
 

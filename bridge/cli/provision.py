@@ -52,11 +52,11 @@ def command(queue: str, dlq: str | None, force: bool, dry_run: bool, as_json: bo
     dlq = dlq or f"{queue}-dlq"
     _check(queue, dlq, options)
     # Imported here because the SDK takes a third of a second, which --help should not.
-    from bridge.aws import sqs_client
     from bridge.provision_plan import plan
     from bridge.provisioning import carry_out, find, queue_url
-    from bridge.s3_clients import s3_client
+    from bridge.s3.clients import s3_client
     from bridge.settings.loading import load_operator_settings
+    from bridge.sqs.clients import sqs_client
 
     with told_in_one_line():
         settings = load_operator_settings()
@@ -108,8 +108,8 @@ def _check(queue: str, dlq: str, options: dict[str, Any]) -> None:
 
 
 def _wanted(queue: str, dlq: str, options: dict[str, Any], settings: OperatorSettings) -> Wanted:
-    from bridge.outputs import output_prefixes
     from bridge.provision_plan import Wanted
+    from bridge.s3.outputs import output_prefixes
 
     events = tuple(f"s3:{event.removeprefix('s3:')}" for event in options["events"] or ("ObjectCreated:*",))
     return Wanted(

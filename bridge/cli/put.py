@@ -20,8 +20,8 @@ from bridge.cli.queue_access import (
 )
 
 if TYPE_CHECKING:
-    from bridge.queues import Queue
-    from bridge.s3_event import ObjectRecord
+    from bridge.s3.event import ObjectRecord
+    from bridge.sqs.queues import Queue
 
 #: From this size on the upload goes in parts, and S3 calls the event so.
 _PARTS_FROM_BYTES = 8 * 1024 * 1024
@@ -52,7 +52,7 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
     BRIDGE_ALLOWED_BUCKETS, where that names one. Whether the bucket announces the object is read from its notification
     configuration (s3:GetBucketNotification) before the upload.
     """
-    from bridge.s3_clients import s3_client
+    from bridge.s3.clients import s3_client
 
     with told_in_one_line():
         bucket, key = _destination(url, file.name)
@@ -112,7 +112,7 @@ def _only_bucket() -> str:
 def _not_announced(s3: Any, sqs: Any, bucket: str, key: str, event_name: str, queue: Queue) -> tuple[Queue | None, str]:
     """Return the queue when the bucket does not announce the object to it, else None and why no event is sent."""
     from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NOT_IMPLEMENTED, error_code
-    from bridge.put_event import announced
+    from bridge.s3.notification import announced
 
     arn = attributes_of(sqs, queue.url).get("QueueArn", "")
     try:
@@ -148,8 +148,8 @@ def _upload(s3: Any, file: Path, bucket: str, key: str) -> None:
 
 def _uploaded(s3: Any, bucket: str, key: str, event_name: str) -> ObjectRecord:
     """Ask for what upload_file does not tell: eTag and version, by which the task reads these very bytes."""
-    from bridge.backfill_events import event_time
-    from bridge.s3_event import ObjectRecord
+    from bridge.s3.event import ObjectRecord
+    from bridge.s3.event_body import event_time
 
     head = s3.head_object(Bucket=bucket, Key=key)
     version = head.get("VersionId")
@@ -166,7 +166,7 @@ def _uploaded(s3: Any, bucket: str, key: str, event_name: str) -> ObjectRecord:
 
 
 def _send(sqs: Any, queue: Queue, record: ObjectRecord) -> str:
-    from bridge.put_event import put_event_body
+    from bridge.s3.event_body import put_event_body
 
     answer = sqs.send_message(QueueUrl=queue.url, MessageBody=put_event_body(record))
     return str(answer["MessageId"])

@@ -22,8 +22,8 @@ from bridge.cli.queue_access import (
 )
 
 if TYPE_CHECKING:
-    from bridge.queues import Queue
     from bridge.settings.loading import QueueSettings
+    from bridge.sqs.queues import Queue
 
 
 @click.group("queue", no_args_is_help=False)
@@ -70,7 +70,7 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
     Asks for the queue's name. SQS takes up to a minute, and does it once in a minute at most.
     """
     from bridge.aws_errors import error_code
-    from bridge.queues import queue_name
+    from bridge.sqs.queues import queue_name
 
     with told_in_one_line():
         settings = queue_settings(queue)
@@ -117,7 +117,7 @@ def _dlq(
     if settings.sqs_dlq_url is not None:
         return settings.sqs_dlq_url, "SQS_DLQ_URL"
     from bridge.errors import SettingsError
-    from bridge.queues import look_up
+    from bridge.sqs.queues import look_up
 
     if not attributes.get("RedrivePolicy"):
         return None, "none: no RedrivePolicy, and SQS_DLQ_URL is not set"

@@ -16,8 +16,8 @@ import click
 from bridge.aws_errors import NO_SUCH_QUEUE, PERMANENT, error_code
 
 if TYPE_CHECKING:
-    from bridge.queues import Queue
     from bridge.settings.loading import QueueSettings
+    from bridge.sqs.queues import Queue
 
 
 @contextmanager
@@ -95,8 +95,8 @@ def queue_settings(*urls: str | None) -> QueueSettings:
 
 def client_for(settings: QueueSettings) -> Any:
     """Return a client with the SDK's own retries: nothing else would try again."""
-    from bridge.aws import sqs_client
     from bridge.errors import SettingsError
+    from bridge.sqs.clients import sqs_client
 
     if settings.region is None:  # no queue is named at all, so none could be asked
         raise SettingsError("SQS_QUEUE_URL is not set: set it to the URL of the queue, or name one by an option")
@@ -105,7 +105,7 @@ def client_for(settings: QueueSettings) -> Any:
 
 def all_queues(settings: QueueSettings) -> tuple[Queue, ...]:
     """Return the queues that the settings name, those of S3 events first; dead-letter queues are not looked up."""
-    from bridge.queues import named_queues
+    from bridge.sqs.queues import named_queues
 
     return named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
 
@@ -113,7 +113,7 @@ def all_queues(settings: QueueSettings) -> tuple[Queue, ...]:
 def choose_queue(settings: QueueSettings, wanted: str | None) -> Queue:
     """Return the queue that ``--queue`` means, or the only one for S3 events. Raises SettingsError."""
     from bridge.errors import SettingsError
-    from bridge.queues import Queue, queue_name
+    from bridge.sqs.queues import Queue, queue_name
 
     queues = all_queues(settings)
     names = ", ".join(queue.name for queue in queues)

@@ -22,10 +22,10 @@ from bridge.completions import STATUSES, Standing, Status, as_line, not_taken, s
 from bridge.errors import StoreUnavailable
 from bridge.idempotency.record_index import NoRoom, RecordIndex
 from bridge.idempotency.store import open_store
-from bridge.object_listing import Bucket, find_bucket, listed_objects
 from bridge.routing import Route
-from bridge.s3_clients import s3_client
-from bridge.s3_event import ObjectRecord
+from bridge.s3.clients import s3_client
+from bridge.s3.event import ObjectRecord
+from bridge.s3.listing import Bucket, find_bucket, listed_objects
 
 
 @dataclass(frozen=True, slots=True)

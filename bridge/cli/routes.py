@@ -68,8 +68,8 @@ def command(
 
 def _rules() -> Rules:
     from bridge.decorators import declared_routes
-    from bridge.outputs import output_prefixes, pairs
     from bridge.routing import Rules
+    from bridge.s3.outputs import output_prefixes, pairs
     from bridge.settings.loading import load_routing_settings
     from bridge.startup import import_tasks
 
@@ -87,8 +87,8 @@ def _rules() -> Rules:
 
 
 def _body(key: str, bucket: str | None, event_name: str, size: int | None, rules: Rules) -> str:
-    from bridge.put_event import put_event_body
-    from bridge.s3_event import ObjectRecord
+    from bridge.s3.event import ObjectRecord
+    from bridge.s3.event_body import put_event_body
 
     if key.startswith("s3://"):
         if bucket is not None:

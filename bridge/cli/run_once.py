@@ -94,7 +94,7 @@ def _settings() -> Any:
 
 
 def _queue_name(settings: Any, wanted: str | None) -> str:
-    from bridge.queues import named_queues
+    from bridge.sqs.queues import named_queues
 
     names = [queue.name for queue in named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)]
     if wanted is None and len(names) == 1:

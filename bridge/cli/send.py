@@ -113,9 +113,9 @@ class _Sender:
 
     def send(self, bodies: Iterator[str]) -> None:
         """Send until the bodies end, SQS refuses one, or a signal comes. Raises the SDK's errors."""
-        from bridge.cli.queue_batches import send_batch
         from bridge.dead_letter import size_bytes
         from bridge.dlq_redrive import in_batches
+        from bridge.sqs.batches import send_batch
 
         own = sum(size_bytes(name, value) for name, value in self._attributes.get("MessageAttributes", {}).items())
         while not self.failed and not self._stop and (some := list(islice(bodies, self._pace.batch))):

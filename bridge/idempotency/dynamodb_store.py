@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bridge.idempotency.store import Refused, Stored, unavailable
-from bridge.s3_clients import PerProcess
+from bridge.s3.clients import PerProcess
 
 #: As for the S3 store; DynamoDB answers in milliseconds, and another of its hosts is soon asked.
 CONFIG = Config(

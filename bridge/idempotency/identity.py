@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 
 #: 128 bits of SHA-256: enough that two different events never share a record, and half as long.
 _DIGITS = 32

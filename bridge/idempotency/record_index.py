@@ -19,7 +19,7 @@ from bridge.completions import is_own_key, place, slim
 from bridge.errors import BridgeError
 from bridge.idempotency.identity import object_folder, task_folder
 from bridge.idempotency.store import Store
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 
 #: Records that the listing told no text of are read so many at a time: fewer than a store's client has connections.
 READERS = 16

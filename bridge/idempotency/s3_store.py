@@ -18,7 +18,7 @@ from botocore.handlers import add_expect_header
 
 from bridge.aws_errors import NO_SUCH_OBJECT, PRECONDITION_FAILED, WRITE_CONFLICT
 from bridge.idempotency.store import Refused, Stored, unavailable
-from bridge.s3_clients import PerProcess
+from bridge.s3.clients import PerProcess
 
 #: 412: the condition does not hold. 409: another conditional write was under way, so it may or may not hold. 404: with
 #: If-Match, nothing is there any more.

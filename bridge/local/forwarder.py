@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge import log as logs
-from bridge.aws import sqs_client
 from bridge.aws_errors import error_code
-from bridge.batch_sending import PARALLEL, BatchSender, Outgoing, SendFailed
 from bridge.errors import SettingsError
 from bridge.settings.loading import load_queue_settings
+from bridge.sqs.batches import PARALLEL, BatchSender, Outgoing, SendFailed
+from bridge.sqs.clients import sqs_client
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 from bridge.stop_event import StopEvent
 

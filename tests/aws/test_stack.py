@@ -14,9 +14,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bridge.outputs import output_prefixes
-from bridge.queue_policy import right_of_s3
+from bridge.s3.outputs import output_prefixes
 from bridge.settings.loading import load_worker_settings
+from bridge.sqs.queue_policy import right_of_s3
 from tests.aws.conftest import ISSUER, Stack, deploy, notification
 from tests.aws.template import AWS_FOLDER, Resolved, policy_file, statements
 from tests.servers.sqs import SqsServer

@@ -59,7 +59,7 @@ def brigade(
         captured = capsys.readouterr()
         return Done(int(ended.value.code or 0), captured.out, captured.err)
 
-    from bridge.s3_clients import forget_clients
+    from bridge.s3.clients import forget_clients
 
     forget_clients()  # an S3 client made for another server
     # The test servers are one server each, so a short poll tells that a queue is empty, a second sooner.

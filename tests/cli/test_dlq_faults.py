@@ -35,7 +35,7 @@ def proxy(sqs_server):
 @pytest.fixture
 def redrive(brigade, pair, proxy, monkeypatch):
     """Run brigade dlq redrive through the proxy, with no pauses between tries."""
-    monkeypatch.setattr("bridge.cli.queue_batches.PAUSES_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("bridge.sqs.batches.PAUSES_SECONDS", (0.0, 0.0, 0.0))
     return lambda *args: brigade(
         "dlq", "redrive", *args, SQS_QUEUE_URL=pair.url, AWS_ENDPOINT_URL_SQS=proxy.url, AWS_MAX_ATTEMPTS="1"
     )

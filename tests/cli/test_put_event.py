@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.put_event import announced, put_event_body
-from bridge.s3_event import ObjectRecord, parse
+from bridge.s3.event import ObjectRecord, parse
+from bridge.s3.event_body import put_event_body
+from bridge.s3.notification import announced
 
 ARN = "arn:aws:sqs:eu-west-1:123456789012:uploads"
 PUT = "ObjectCreated:Put"
@@ -49,3 +50,20 @@ def test_the_event_is_one_that_s3_could_have_sent():
         bucket="uploads", key="in/a b+c%20ü.csv", version_id="v1", etag="e", size=3, event_name=PUT, region="eu-west-1"
     )
     assert parse(put_event_body(record)) == (record,)
+
+
+@pytest.mark.parametrize(
+    ("filters", "key", "answer"),
+    [
+        ({"prefix": "in+box/%C3%A4/"}, "in box/ä/a.csv", "yes"),
+        ({"prefix": "in%20box/"}, "in box/a.csv", "yes"),
+        ({"prefix": "in+box/"}, "in+box/a.csv", "no"),
+        ({"prefix": "in%2Bbox/"}, "in+box/a.csv", "yes"),
+        ({"suffix": "%281%29.csv"}, "in/a(1).csv", "yes"),
+        ({"suffix": "(1).csv"}, "in/a(1).csv", "yes"),
+        ({"suffix": "+1.csv"}, "in/a+1.csv", "no"),
+    ],
+)
+def test_a_filter_is_compared_decoded(filters, key, answer):
+    """S3 keeps filters URL-encoded, so `brigade put` decodes them: else a second event would go beside S3's own."""
+    assert announced(to_queue(**filters), key, PUT, ARN) == answer

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from bridge.s3_event import parse
+from bridge.s3.event import parse
 from tests.cli.conftest import drain, event
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import counts, send

@@ -17,10 +17,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from bridge.batch_sending import PARALLEL
 from bridge.local.forwarder import Forwarder
 from bridge.local.stack import LocalStack, create_resources
-from bridge.s3_event import TestEvent, parse
+from bridge.s3.event import TestEvent, parse
+from bridge.sqs.batches import PARALLEL
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, counts, environment_for, receive
 from tests.servers.waiting import wait_until

@@ -1,4 +1,4 @@
-"""What bridge.sqs_calls leans on in botocore: its credentials and errors, and where it would send a call.
+"""What bridge.sqs.fast_client leans on in botocore: its credentials and errors, and where it would send a call.
 
 Its signer is compared in ``test_sigv4``.
 """
@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.httpsession import ProxyConfiguration, mask_proxy_url, where
 from botocore.parsers import JSONParser
 
-from bridge.sqs_calls import destination
+from bridge.sqs.fast_client import destination
 
 QUEUE_URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "a secret"}

@@ -12,7 +12,7 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sigv4 import Signer
+from bridge.sqs.sigv4 import Signer
 
 #: What botocore accepts in a key: it is sent in a header.
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)

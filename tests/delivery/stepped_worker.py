@@ -18,9 +18,9 @@ from bridge.heartbeat import Heartbeat
 from bridge.intake import Intake, TaskLimits
 from bridge.lease import State
 from bridge.leases import LeaseTable
-from bridge.queues import Queue
 from bridge.routing import Route, Rules
 from bridge.settle import Settler
+from bridge.sqs.queues import Queue
 from bridge.verdicts import HandBack
 from tests.delivery.watch import Blocked, Watch
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import metrics
-from bridge.aws import RECEIVE_GRACE_SECONDS
 from bridge.liveness import LOOP_SECONDS, Liveness, ReceiverState, longest_call_seconds, why_dead
+from bridge.sqs.clients import RECEIVE_GRACE_SECONDS
 
 LONGEST = 75.0
 

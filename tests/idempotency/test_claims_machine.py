@@ -18,7 +18,7 @@ from bridge.idempotency.claims import Busy, Done, Outdated
 from bridge.idempotency.guard import Claim, Guard, Run
 from bridge.idempotency.identity import of_record
 from bridge.idempotency.record import Record, from_json
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 from tests.idempotency.paused_calls import FAULTS, PausedCall, PausingStore
 
 CLAIM_SECONDS = 60.0

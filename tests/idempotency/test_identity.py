@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.idempotency.identity import is_older, object_folder, of_key, of_message, of_record, task_folder
-from bridge.s3_event import ObjectRecord, parse
+from bridge.s3.event import ObjectRecord, parse
 
 EVENTS = Path(__file__).resolve().parents[1] / "events"
 TASK = "my_files.import_csv"

@@ -21,10 +21,10 @@ from bridge.failure import failure_of, unwrapped
 from bridge.idempotency import guard as guard_module
 from bridge.idempotency.guard import Guard, Run, use_guard
 from bridge.idempotency.record import from_json
-from bridge.progress import MAX_BYTES
 from bridge.retry_policy import Attempt, decide, kills_pods, request_retries
 from bridge.routing import Rules, ToTask, route
-from bridge.s3_object import S3Object
+from bridge.s3.object import S3Object
+from bridge.s3.progress import MAX_BYTES
 from bridge.task import BridgeTask, MustWait, NothingToDo
 from bridge.testing import SPARE_RECEIVES, s3_event
 from bridge.verdicts import Delete
@@ -406,7 +406,7 @@ def test_a_lost_completion_is_left_to_the_parent_when_a_later_record_fails(store
 
 def hold(event, store, clock, message="m0", seconds=3_600.0):
     """Let another run hold the claim of an event's first record."""
-    from bridge.s3_event import parse
+    from bridge.s3.event import parse
 
     record = parse(json.dumps(event))[0]
     (wish,) = app.tasks[NAME].wishes(record.to_dict())

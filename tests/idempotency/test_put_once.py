@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError
 from botocore.handlers import add_expect_header
 
 from bridge.errors import ObjectGone
-from bridge.s3_clients import s3_client
-from bridge.s3_object import S3Object, current_source
-from bridge.s3_source import S3_SOURCE
+from bridge.s3.clients import s3_client
+from bridge.s3.object import S3Object, current_source
+from bridge.s3.reader import S3_SOURCE
 from bridge.testing import run_event, s3_event, s3_object
 
 OBJ = S3Object(bucket="uploads", key="in/a")

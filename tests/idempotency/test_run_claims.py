@@ -19,7 +19,7 @@ from bridge.idempotency.release import Release, release_now
 from bridge.once import LONGEST_RUN_SECONDS
 from bridge.retry_policy import Failure
 from bridge.run_claims import owed, release_stopped
-from bridge.s3_object import S3Object
+from bridge.s3.object import S3Object
 from bridge.task import Republished
 from tests.idempotency.memory_store import MemoryStore
 

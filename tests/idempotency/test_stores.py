@@ -383,7 +383,7 @@ def test_a_table_with_another_key(impatient, aws, record_id):
 
 def test_no_credentials(aws, impatient, monkeypatch, record_id):
     """What the SDK raises before it sends anything is unavailable too."""
-    from bridge.s3_clients import forget_clients
+    from bridge.s3.clients import forget_clients
 
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from bridge import S3Object, file_task
-from bridge.s3_clients import s3_client
+from bridge.s3.clients import s3_client
 
 
 def note(event: str, **fields: Any) -> None:

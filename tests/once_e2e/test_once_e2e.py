@@ -19,8 +19,8 @@ import pytest
 
 from bridge.idempotency.identity import of_record
 from bridge.idempotency.record import Record, from_json
-from bridge.s3_event import parse
-from bridge.s3_object import S3Object
+from bridge.s3.event import parse
+from bridge.s3.object import S3Object
 from bridge.testing import s3_event
 from tests.delivery_e2e.conftest import Scenarios, Site, running_scenarios
 from tests.servers.sqs import SqsServer, counts

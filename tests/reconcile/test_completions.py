@@ -14,7 +14,7 @@ from bridge.idempotency.claims import Claimant, Granted
 from bridge.idempotency.identity import of_key, of_message, of_record
 from bridge.idempotency.record import to_json
 from bridge.routing import Route
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 
 NOW = 1_800_000_000.0  # 2027-01-15
 DAY = 86_400.0

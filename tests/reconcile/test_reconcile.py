@@ -16,7 +16,7 @@ from bridge.idempotency import claims
 from bridge.idempotency.claims import Claimant, Granted
 from bridge.idempotency.identity import of_key, of_record
 from bridge.idempotency.record import Record, to_json
-from bridge.s3_event import ObjectRecord, parse
+from bridge.s3.event import ObjectRecord, parse
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import environment_for, receive
 from tests.servers.waiting import wait_until

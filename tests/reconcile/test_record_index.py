@@ -7,7 +7,7 @@ import pytest
 from bridge.idempotency.identity import of_key, of_record
 from bridge.idempotency.record import Record, to_json
 from bridge.idempotency.record_index import NoRoom, RecordIndex
-from bridge.s3_event import ObjectRecord
+from bridge.s3.event import ObjectRecord
 from tests.idempotency.memory_store import MemoryStore
 
 OBJECTS = [ObjectRecord(bucket="b", key=f"k{number:05d}", etag="e") for number in range(2_000)]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge import cli, s3_clients
-from bridge.s3_clients import forget_clients
+from bridge import cli
+from bridge.s3 import clients as s3_clients
+from bridge.s3.clients import forget_clients
 from tests.servers.sqs import SqsServer
 
 

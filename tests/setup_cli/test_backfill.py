@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from bridge.s3_event import ObjectRecord, parse
+from bridge.s3.event import ObjectRecord, parse
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import environment_for, receive
 from tests.servers.waiting import wait_until
@@ -225,7 +225,7 @@ def test_to_a_task_directly(brigade_process, moto_server, queues, bucket):
 
 def test_a_message_for_a_task_is_like_celerys(moto_server, queues):
     """What --task sends has the very fields of what .delay() sends through the transport, and the same arguments."""
-    from bridge.backfill_events import task_body
+    from bridge.celery_message import task_body
 
     tasks = queues(moto_server)
     env = environment_for(moto_server) | {"SQS_TASK_QUEUE_URL": tasks.url}

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.backfill_events import Listed, Selection, chosen, event_body, record_of, task_body
+from bridge.backfill_events import Selection, chosen, record_of
+from bridge.celery_message import task_body
 from bridge.envelope import open_celery_message
-from bridge.s3_event import parse
-from bridge.s3_object import S3Object
+from bridge.s3.event import parse
+from bridge.s3.event_body import event_body
+from bridge.s3.object import S3Object
+from bridge.s3.types import Listed
 
 MARCH = datetime(2026, 3, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=300)

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge import batch_sending
-from bridge.aws import sqs_client
-from bridge.backfill_events import Listed, Selection, chosen, event_body
-from bridge.batch_sending import BatchSender, Outgoing, SendFailed
+from bridge.backfill_events import Selection, chosen
+from bridge.s3.event_body import event_body
+from bridge.s3.types import Listed
+from bridge.sqs import batches as batch_sending
+from bridge.sqs.batches import BatchSender, Outgoing, SendFailed
+from bridge.sqs.clients import sqs_client
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import REGION
 from tests.setup_cli.conftest import drained

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from bridge.s3_event import parse
+from bridge.s3.event import parse
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import counts, environment_for
 from tests.servers.waiting import wait_until

@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.notification import Entry, entries, merged
-from bridge.outputs import Output
 from bridge.provision_plan import (
     TAG,
     Found,
@@ -21,7 +19,9 @@ from bridge.provision_plan import (
     resolved,
     resolved_configuration,
 )
-from bridge.queue_policy import right_of_s3
+from bridge.s3.notification import Entry, entries, merged
+from bridge.s3.outputs import Output
+from bridge.sqs.queue_policy import right_of_s3
 
 WANTED = Wanted(queue="uploads", dlq="uploads-dlq", bucket="files")
 KEYS = st.text("ab/ +ü%.", max_size=5)

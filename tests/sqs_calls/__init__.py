@@ -1,1 +1,1 @@
-"""``bridge.sqs_calls`` beside a boto3 client: what one shows, the other shows."""
+"""``bridge.sqs.fast_client`` beside a boto3 client: what one shows, the other shows."""

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bridge.aws import new_session, sqs_client
-from bridge.sqs_calls import SqsCalls
+from bridge.sqs.clients import new_session, sqs_client
+from bridge.sqs.fast_client import SqsCalls
 from tests.servers.sqs import REGION
 
 SECRET_KEY, TOKEN = "a-secret-key-of-somebody", "a-session-token-of-somebody"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bridge.aws_errors import is_stale_handle
-from bridge.calls import last_call
+from bridge.sqs.calls import last_call
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import counts, receive, send
 from tests.servers.waiting import wait_until

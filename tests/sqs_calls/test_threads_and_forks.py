@@ -23,8 +23,8 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 #: that is kept, when the child is forked. It prints the child's exit status and what the calls came to.
 _FORKS = """
 import gc, os, sys, threading
-from bridge.aws import new_session, sqs_client
-from bridge.sqs_calls import SqsCalls
+from bridge.sqs.clients import new_session, sqs_client
+from bridge.sqs.fast_client import SqsCalls
 
 session = new_session("us-east-1")
 calls = SqsCalls(session, sqs_client("settle", "us-east-1", session=session), read_seconds=60)
@@ -160,8 +160,8 @@ def test_a_process_ends_while_a_daemon_thread_calls(tmp_path):
     """A worker that has drained is not held up by a call that hangs, nor does it crash at its end."""
     program = """
 import sys, threading
-from bridge.aws import new_session, sqs_client
-from bridge.sqs_calls import SqsCalls
+from bridge.sqs.clients import new_session, sqs_client
+from bridge.sqs.fast_client import SqsCalls
 session = new_session("us-east-1")
 calls = SqsCalls(session, sqs_client("settle", "us-east-1", session=session), read_seconds=600)
 calls.receive_message(QueueUrl="answered")

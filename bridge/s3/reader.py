@@ -25,8 +25,8 @@ from s3transfer.subscribers import BaseSubscriber
 
 from bridge.aws_errors import DELETE_MARKER, NO_SUCH_BUCKET, NO_SUCH_OBJECT, PRECONDITION_FAILED, WRITE_CONFLICT
 from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge
-from bridge.s3_clients import PARALLEL_PARTS, s3_client
-from bridge.s3_object import ObjectHead, S3Object
+from bridge.s3.clients import PARALLEL_PARTS, s3_client
+from bridge.s3.types import ObjectHead, ReadableObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -39,7 +39,7 @@ PART_BYTES = 8 * MEBIBYTE  # S3's performance guide: ranges of 8 to 16 MB
 _CONFLICT_TRIES = 5
 
 
-def read_arguments(obj: S3Object, *, conditional: bool = True) -> dict[str, str]:
+def read_arguments(obj: ReadableObject, *, conditional: bool = True) -> dict[str, str]:
     """The arguments with which GetObject and HeadObject read this very object. Pure.
 
     The version id ``null`` stays the same when its bytes do not: where versioning is suspended, the next put
@@ -54,9 +54,9 @@ def read_arguments(obj: S3Object, *, conditional: bool = True) -> dict[str, str]
 
 
 class _S3Source:
-    """An ObjectSource (bridge/s3_object.py) that reads from S3."""
+    """An ObjectSource (bridge/s3/object.py) that reads from S3."""
 
-    def open(self, obj: S3Object) -> BinaryIO:
+    def open(self, obj: ReadableObject) -> BinaryIO:
         response = _ask(s3_client(obj.region).get_object, obj)
         try:
             obj.check_size(response["ContentLength"])
@@ -65,7 +65,7 @@ class _S3Source:
             raise
         return _Stream(_Body(response["Body"]), BUFFER_BYTES)
 
-    def download(self, obj: S3Object, path: Path) -> None:
+    def download(self, obj: ReadableObject, path: Path) -> None:
         # The event's size saves small files the HEAD. Where the object may have changed it can be wrong, which costs
         # speed and nothing else.
         head = self.head(obj) if obj.size is None or obj.size >= PARALLEL_FROM_BYTES else None
@@ -82,7 +82,7 @@ class _S3Source:
         with self.open(obj) as body, path.open("wb") as file:
             shutil.copyfileobj(body, file, BUFFER_BYTES)
 
-    def head(self, obj: S3Object) -> ObjectHead:
+    def head(self, obj: ReadableObject) -> ObjectHead:
         response = _ask(s3_client(obj.region).head_object, obj)
         return ObjectHead(
             size=response["ContentLength"],
@@ -177,7 +177,7 @@ class _Stream(io.BufferedReader):
         return super().read(size)
 
 
-def _ask(call: Callable[..., Any], obj: S3Object, *, conditional: bool = True) -> Any:
+def _ask(call: Callable[..., Any], obj: ReadableObject, *, conditional: bool = True) -> Any:
     """The answer of a client's method about this object; refusals that mean gone or changed become our errors."""
     try:
         return call(**read_arguments(obj, conditional=conditional))
@@ -190,7 +190,7 @@ def _ask(call: Callable[..., Any], obj: S3Object, *, conditional: bool = True) -
         raise refusal from error
 
 
-def _refusal(obj: S3Object, error: ClientError) -> ObjectGone | ObjectChanged | None:
+def _refusal(obj: ReadableObject, error: ClientError) -> ObjectGone | ObjectChanged | None:
     """What a ClientError means for this object, or None when it means neither."""
     code = error.response["Error"]["Code"]
     version = f" (version {obj.version_id})" if obj.version_id else ""
@@ -201,7 +201,7 @@ def _refusal(obj: S3Object, error: ClientError) -> ObjectGone | ObjectChanged | 
     return None
 
 
-def _copy_in_parts(obj: S3Object, head: ObjectHead, path: Path) -> None:
+def _copy_in_parts(obj: ReadableObject, head: ObjectHead, path: Path) -> None:
     """Write the object that ``head`` saw to ``path``, over several connections. Raises ObjectChanged, ObjectGone.
 
     boto3's ``download_file`` accepts VersionId but not IfMatch (s3transfer.constants.ALLOWED_DOWNLOAD_ARGS). The

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NO_SUCH_BUCKET, error_code
-from bridge.backfill_events import Listed
 from bridge.errors import SettingsError
+from bridge.s3.types import Listed
 
 _DENIED = ACCESS_DENIED | HEAD_DENIED
 _EXPRESS_SUFFIX = "--x-s3"

@@ -1,20 +1,26 @@
-"""The queues of a worker: their names, their dead-letter queues, and what SQS says of them at start.
+"""The queues of a worker: their names, their dead-letter queues, and their attributes in SQS.
 
-A queue that does not exist, has no dead-letter queue or denies us access is a mistake that no waiting mends: the
-worker refuses to start. An SQS that cannot be reached is not: the worker waits.
+A queue that does not exist, has no dead-letter queue or denies access needs a person, so the worker refuses to start.
+An SQS that cannot be reached may come back: the deferred queue lookup asks until it does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, error_code
 from bridge.errors import SettingsError
+from bridge.log import get_logger
 from bridge.sqs.quotas import MAX_MESSAGE_BYTES
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +123,35 @@ def _dlq_from(client: Any, queue: Queue, redrive: dict[str, Any]) -> str:
 def _account(url: str) -> str:
     parts = urlsplit(url).path.strip("/").split("/")
     return parts[-2] if len(parts) > 1 else "0"
+
+
+def look_up_when_reachable(
+    client: Any,
+    queue: Queue,
+    dlq_url: str | None,
+    *,
+    closed: Callable[[], bool],
+    found: Callable[[Queue], None],
+    refused: Callable[[], None],
+) -> None:
+    """Look the queue up in a thread of its own, as long as it takes, and hand it to ``found``.
+
+    ``refused`` is called instead for what a person has to mend; ``closed`` says that the worker is leaving.
+    """
+
+    def run() -> None:
+        while not closed():
+            try:
+                looked_up = look_up(client, queue, dlq_url)
+            except SettingsError as error:
+                log.critical("worker_refused", error=str(error))
+                refused()
+                return
+            except Exception as error:  # noqa: BLE001 - network errors, throttling, 5xx: what may pass
+                log.warning("sqs_unreachable", queue=queue.name, error_type=error_code(error), error=str(error))
+                time.sleep(random.uniform(1.0, 3.0))  # noqa: S311 - spreads retries, is no secret
+                continue
+            found(looked_up)
+            return
+
+    threading.Thread(target=run, name="bridge-look-up", daemon=True).start()

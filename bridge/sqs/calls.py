@@ -1,8 +1,8 @@
 """Every call that a worker's clients make to SQS: counted here, and here alone, and the last one of each queue kept.
 
 A boto3 client's are heard of through botocore's events, wherever they are made, those of the start included
-(https://docs.aws.amazon.com/boto3/latest/guide/events.html); ``bridge.sqs_calls`` tells of its own. Nothing but the
-time, the action and an error's code is kept.
+(https://docs.aws.amazon.com/boto3/latest/guide/events.html); ``bridge.sqs.fast_client`` tells of its own. Nothing but
+the time, the action and an error's code is kept.
 """
 
 from __future__ import annotations

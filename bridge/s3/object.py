@@ -1,6 +1,6 @@
 """The object a task gets: ``S3Object`` reads the very object that its event announced.
 
-Reading goes through an ``ObjectSource``. The default one is S3 (bridge/s3_source.py); ``use_source`` puts another in
+Reading goes through an ``ObjectSource``. The default one is S3 (bridge/s3/reader.py); ``use_source`` puts another in
 its place, which is how ``bridge.testing`` lets a task read local bytes without a server.
 
 Importing this module does not import boto3, so that a process which knows ``S3Object`` but reads no object (a command,
@@ -16,26 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self, TypedDict
+from typing import Any, BinaryIO, Protocol, Self
 
 from bridge.errors import NotEnoughDisk, ObjectTooLarge
-from bridge.progress import Progress
-from bridge.s3_event import ObjectRecord, field_names
+from bridge.s3.event import ObjectRecord, field_names
+from bridge.s3.progress import Progress
+from bridge.s3.types import ObjectHead
 from bridge.scratch import directory
-
-
-class ObjectHead(TypedDict):
-    """What S3 says about an object without sending it (HeadObject)."""
-
-    size: int  # bytes
-    etag: str  # as events have it: without the quotes that HTTP puts around it
-    content_type: str | None
-    metadata: dict[str, str]  # the user's own, x-amz-meta-*
-    last_modified: datetime  # with its time zone
-    version_id: str | None  # None where the bucket has never had versioning
-    storage_class: str  # S3 leaves STANDARD out of its answer; here it is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +183,7 @@ def current_source() -> ObjectSource:
     """The source that reads go to here and now: the one of ``use_source``, else S3."""
     source = _source.get()
     if source is None:
-        from bridge.s3_source import S3_SOURCE  # here, not above: it imports boto3
+        from bridge.s3.reader import S3_SOURCE  # here, not above: it imports boto3
 
         return S3_SOURCE
     return source

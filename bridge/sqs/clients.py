@@ -68,7 +68,7 @@ def sqs_client(
     )
     client = (session or new_session(region)).client("sqs", config=config)
     if purpose != "send":  # a user's process has its own metrics, and a pool child's are read by nobody
-        from bridge.calls import watch
+        from bridge.sqs.calls import watch
 
         watch(client)
     return client

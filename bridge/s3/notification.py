@@ -22,6 +22,7 @@ _TARGETS = {
 _OUR_SUFFIX = ".json"
 
 Cover = Literal["whole", "other-suffix"]
+Announced = Literal["yes", "perhaps", "no"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,14 @@ class Entry:
         if not (self.prefix.startswith(output_prefix) or output_prefix.startswith(self.prefix)):
             return None
         return "whole" if _suffixes_meet(self.suffix, _OUR_SUFFIX) else "other-suffix"
+
+    def takes(self, key: str, event_name: str) -> bool:
+        """Say whether the event ``event_name`` (without ``s3:``) of the object ``key`` is sent; both are decoded."""
+        return (
+            any(matches(pattern.removeprefix("s3:"), event_name) for pattern in self.events)
+            and key.startswith(self.prefix)
+            and key.endswith(self.suffix)
+        )
 
     def includes(self, other: Entry) -> bool:
         """Say whether all that ``other`` wants is sent to the same place by this entry already."""
@@ -98,6 +107,21 @@ def entries(configuration: Mapping[str, Any]) -> tuple[Entry, ...]:
 def to_eventbridge(configuration: Mapping[str, Any]) -> bool:
     """Say whether the bucket sends all its events to EventBridge."""
     return configuration.get("EventBridgeConfiguration") is not None
+
+
+def announced(configuration: Mapping[str, Any], key: str, event_name: str, queue_arn: str) -> Announced:
+    """Say whether a bucket tells ``queue_arn`` of a new object ``key``; ``perhaps`` through SNS or EventBridge.
+
+    ``event_name`` is the form without ``s3:``, such as ``ObjectCreated:Put``; ``key`` is the decoded key.
+    ``configuration`` is the answer of GetBucketNotificationConfiguration. Whether a topic or a bus leads to the queue
+    is not in it. Rules: "Configuring event notifications using object key name filtering", S3 user guide.
+    """
+    takers = [entry for entry in entries(configuration) if entry.takes(key, event_name)]
+    if any(entry.target == "queue" and entry.arn == queue_arn for entry in takers):
+        return "yes"
+    if any(entry.target == "topic" for entry in takers):
+        return "perhaps"
+    return "perhaps" if to_eventbridge(configuration) else "no"
 
 
 def merged(configuration: Mapping[str, Any], entry: Entry) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from botocore.config import Config
 
 T = TypeVar("T")
 
-#: Of one download (bridge/s3_source.py), each on a connection of its own.
+#: Of one download (bridge/s3/reader.py), each on a connection of its own.
 PARALLEL_PARTS = 8
 
 

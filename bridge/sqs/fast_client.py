@@ -1,13 +1,13 @@
 """The calls made for every ten messages, at less than a third of what they cost through a boto3 client.
 
-A boto3 call takes 2 ms of CPU, nearly all of it Python, and a worker that moves 1,500 messages a second makes 300
-of them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come
-with every batch are signed by ``bridge.sigv4`` and sent by libcurl (PycURL, which ``celery[sqs]`` brings for Kombu's
-own SQS connection). All else stays with boto3, and these calls behave like its: the same arguments, answers (without
+A boto3 call takes 2 ms of CPU, nearly all of it Python, and a worker that moves 1,500 messages a second makes 300 of
+them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come with
+every batch are signed by ``bridge.sqs.sigv4`` and sent by libcurl (PycURL, which ``celery[sqs]`` brings for Kombu's own
+SQS connection). All else stays with boto3, and these calls behave like its: the same arguments, answers (without
 ``ResponseMetadata``) and exceptions; endpoint, region, credentials, proxy and CA bundle are those of a boto3 client
 that is passed in. What differs on purpose: nothing is tried again here, and an answer that is cut short or no JSON is
-an error, where botocore takes it for an empty one.
-Source of the form: SQS developer guide, "Making requests with the AWS JSON protocol"; awsQueryCompatible, Smithy.
+an error, where botocore takes it for an empty one. Source of the form: SQS developer guide, "Making requests with the
+AWS JSON protocol"; awsQueryCompatible, Smithy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from botocore.httpsession import ProxyConfiguration, where
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
-from bridge.aws import CONNECT_SECONDS
 from bridge.aws_errors import error_code
-from bridge.calls import OK, ended
-from bridge.sigv4 import Signer
-from bridge.sqs_failures import network_error, refusal
+from bridge.sqs.calls import OK, ended
+from bridge.sqs.clients import CONNECT_SECONDS
+from bridge.sqs.curl_errors import network_error, refusal
+from bridge.sqs.sigv4 import Signer
 
 #: What a receive is given beyond ``read_seconds`` (as much again, if that is more) once an answer was too slow for it.
 #: The liveness calls a receiver dead after three times its longest call (bridge/liveness.py), which this stays below.
