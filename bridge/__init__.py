@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bridge.decorators import file_task, message_task
     from bridge.errors import ClaimLost, ObjectChanged, ObjectGone, StoreUnavailable
-    from bridge.message import Message
+    from bridge.messages.message import Message
     from bridge.s3.object import S3Object
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 
 _ROOMS = {
     "ClaimLost": "bridge.errors",
-    "Message": "bridge.message",
+    "Message": "bridge.messages.message",
     "ObjectChanged": "bridge.errors",
     "ObjectGone": "bridge.errors",
     "S3Object": "bridge.s3.object",

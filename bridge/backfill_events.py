@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from bridge.globs import matches
-from bridge.routing import is_own_output
+from bridge.messages.routing import is_own_output
 from bridge.s3.event import ObjectRecord
 from bridge.s3.event_body import EVENT_NAME, event_time
 from bridge.s3.types import Listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.routing import Route
+from bridge.messages.routing import Route
 from bridge.settings.loading import WorkerSettings
 from bridge.sqs.queues import Queue
 

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from bridge.idempotency.identity import task_folder
 from bridge.idempotency.record import Record, UnreadableRecord, from_json, to_json
-from bridge.routing import Route
+from bridge.messages.routing import Route
 from bridge.s3.event import ObjectRecord
 
 Status = Literal["completed", "in-progress", "failed", "released", "outdated", "never-seen", "too-old", "unreadable"]

@@ -21,9 +21,9 @@ from bridge.celery import app
 from bridge.errors import ObjectChanged, ObjectGone
 from bridge.idempotency.identity import Wish, of_key, of_message, of_record
 from bridge.log import get_logger
-from bridge.message import Message
+from bridge.messages.message import Message
+from bridge.messages.routing import Route
 from bridge.once import Skipped, claiming, claims_events, run_claimed
-from bridge.routing import Route
 from bridge.s3.object import S3Object
 from bridge.task import BridgeTask, MustWait, NothingToDo, soundly_ended
 from bridge.task_options import check, check_once, for_celery

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.dead_letter import CAUSE_ATTRIBUTE, sendable, size_bytes
-from bridge.dlq_letter import REDRIVES_ATTRIBUTE, Letter
+from bridge.messages.dead_letter import CAUSE_ATTRIBUTE, REDRIVES_ATTRIBUTE, Letter, sendable, size_bytes
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_MESSAGE_ATTRIBUTES, MAX_MESSAGE_BYTES
 
 #: Redrives without ``--force``: what has failed after three of them fails for a reason that a fourth does not mend.

@@ -27,9 +27,9 @@ from bridge.heartbeat import Heartbeat
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
 from bridge.log import get_logger
+from bridge.messages.verdicts import HandBack
 from bridge.receivers import Receivers
 from bridge.settle import Settler
-from bridge.verdicts import HandBack
 
 log = get_logger(__name__)
 

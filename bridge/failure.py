@@ -23,7 +23,7 @@ from celery.exceptions import (
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from bridge.errors import ObjectGone, ObjectTooLarge
-from bridge.retry_policy import Failure
+from bridge.messages.retry_policy import Failure
 from bridge.task import BridgeTask, MustWait, Republished, wanted_seconds
 
 

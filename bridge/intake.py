@@ -13,18 +13,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge import metrics
-from bridge.envelope import Delivery, for_celery, for_event, open_celery_message
 from bridge.errors import MalformedEvent
 from bridge.lease import Lease
 from bridge.leases import LeaseTable
 from bridge.log import get_logger
-from bridge.retry_policy import ETA_SLACK_SECONDS, cut_delay, eta_waits, kills_pods, request_retries
-from bridge.routing import Rules, ToTask, route
+from bridge.messages.celery_message import open_celery_message
+from bridge.messages.envelope import Delivery, for_celery, for_event
+from bridge.messages.retry_policy import ETA_SLACK_SECONDS, cut_delay, eta_waits, kills_pods, request_retries
+from bridge.messages.routing import Rules, ToTask, route
+from bridge.messages.verdicts import DeadLetter, HandBack, RetryIn, Verdict
 from bridge.s3.event import ObjectRecord
 from bridge.settle import Settler
 from bridge.settlement import BUG_DELAY_SECONDS
 from bridge.sqs.queues import Queue
-from bridge.verdicts import DeadLetter, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)
 

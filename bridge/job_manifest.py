@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bridge.errors import JobRefused, SettingsError
-from bridge.message import Message
+from bridge.messages.message import Message
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "bucket-brigade"

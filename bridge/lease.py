@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from bridge.messages.verdicts import HOLD_MARGIN_SECONDS
 from bridge.sqs.queues import Queue
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
-from bridge.verdicts import HOLD_MARGIN_SECONDS
 
 #: A lease is renewed when this share of its visibility timeout has passed, so two renewals may fail.
 BEAT_SHARE = 1 / 3

@@ -27,6 +27,7 @@ from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
 from bridge.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.log import get_logger
+from bridge.messages.verdicts import HandBack, RetryIn
 from bridge.one_shot import present_one_shot
 from bridge.plan import Plan
 from bridge.receivers import MAX_IN_FLIGHT, POOL_SECONDS, Receivers
@@ -36,7 +37,6 @@ from bridge.sqs.clients import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_r
 from bridge.sqs.fast_client import SqsCalls
 from bridge.sqs.queues import Queue, look_up_when_reachable
 from bridge.transport import Channel
-from bridge.verdicts import HandBack, RetryIn
 from bridge.worker_pool import WorkerPool
 
 log = get_logger(__name__)

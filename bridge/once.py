@@ -15,9 +15,9 @@ from typing import Any, Literal
 from celery.exceptions import Ignore, Reject
 
 from bridge.errors import ClaimLost, ObjectChanged, ObjectGone, ObjectTooLarge, StoreUnavailable
-from bridge.idempotency.claims import Busy, Done, Outdated, claim_seconds, wait_seconds
-from bridge.idempotency.guard import Claim, Run, present_guard
+from bridge.idempotency.claiming import Claim, Run, present_guard
 from bridge.idempotency.identity import Wish
+from bridge.idempotency.transitions import Busy, Done, Outdated, claim_seconds, wait_seconds
 from bridge.log import get_logger
 from bridge.s3.progress import Progress
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS

@@ -13,7 +13,7 @@ from bridge.drain import PoolKind
 from bridge.errors import SettingsError
 from bridge.health import HealthServer
 from bridge.intake import TaskLimits
-from bridge.routing import Rules
+from bridge.messages.routing import Rules
 from bridge.settings.loading import WorkerSettings
 from bridge.sqs.queues import Queue
 

@@ -32,9 +32,9 @@ from bridge import metrics, run_claims, run_report, scratch
 from bridge.failure import failure_of, text_of, unwrapped
 from bridge.lease import Lease, State
 from bridge.log import get_logger
-from bridge.retry_policy import Attempt, Failure, decide
+from bridge.messages.retry_policy import Attempt, Failure, decide
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
 from bridge.settlement import BUG_DELAY_SECONDS
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)
 

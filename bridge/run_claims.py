@@ -12,13 +12,13 @@ from celery.exceptions import Ignore
 
 from bridge.drain import RELEASE_SECONDS
 from bridge.failure import text_of
-from bridge.idempotency.guard import Run, present_guard
+from bridge.idempotency.claiming import Run, present_guard
 from bridge.idempotency.identity import Wish
 from bridge.idempotency.release import Release, release_all
 from bridge.lease import Lease
 from bridge.log import get_logger
+from bridge.messages.retry_policy import Failure
 from bridge.once import longest_claim_seconds, wants_claims
-from bridge.retry_policy import Failure
 from bridge.task import MustWait
 
 log = get_logger(__name__)

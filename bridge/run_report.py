@@ -9,8 +9,8 @@ from typing import Any
 from bridge import metrics
 from bridge.lease import Lease
 from bridge.log import get_logger
-from bridge.retry_policy import Failure
-from bridge.verdicts import RetryIn
+from bridge.messages.retry_policy import Failure
+from bridge.messages.verdicts import RetryIn
 
 log = get_logger(__name__)
 

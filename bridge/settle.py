@@ -16,15 +16,15 @@ from typing import Any
 
 from bridge import metrics
 from bridge.aws_errors import error_code, is_stale_handle
-from bridge.dead_letter import cause, send_arguments
 from bridge.deletes import LINGER_SECONDS, THREADS, Deletes
 from bridge.lanes import Again, Lane
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
 from bridge.log import body_fields, get_logger
-from bridge.retry_policy import cut_delay
+from bridge.messages.dead_letter import cause, send_arguments
+from bridge.messages.retry_policy import cut_delay
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
 from bridge.settlement import Settlement
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn, Verdict
 
 log = get_logger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bridge.lanes import Again
 from bridge.lease import Lease
-from bridge.verdicts import Verdict
+from bridge.messages.verdicts import Verdict
 
 #: After an error of our own with a message: long enough not to spin, and the receive count ends it some day.
 BUG_DELAY_SECONDS = 60

@@ -28,12 +28,12 @@ from bridge.bus import INSTALL, client_is_missing
 from bridge.decorators import declared_routes
 from bridge.errors import SettingsError, refuse
 from bridge.health import HealthServer
-from bridge.idempotency.guard import Guard, use_guard
-from bridge.idempotency.store import open_store
+from bridge.idempotency.claiming import Guard, use_guard
+from bridge.idempotency.factory import open_store
 from bridge.intake import TaskLimits
 from bridge.log import get_logger
+from bridge.messages.routing import Rules
 from bridge.plan import Plan, pool_kind, use_plan
-from bridge.routing import Rules
 from bridge.s3.outputs import output_prefixes, pairs
 from bridge.settings.loading import WorkerSettings, load_worker_settings, old_names_in_use
 from bridge.settings.region import is_aws_host, region_of_queue_url

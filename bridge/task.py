@@ -26,8 +26,8 @@ from celery.exceptions import (
 
 from bridge.errors import TaskExited
 from bridge.idempotency.identity import Wish
-from bridge.retry_policy import backoff
-from bridge.routing import Route
+from bridge.messages.retry_policy import backoff
+from bridge.messages.routing import Route
 
 #: What "left alone" means where no worker has read its settings: a plain call, a test, an eager run.
 DEFAULT_MAX_RETRIES = 5

@@ -18,11 +18,11 @@ from kombu.transport import SQS, virtual
 
 from bridge.errors import BridgeError, NoTaskQueue
 from bridge.leases import LeaseTable
+from bridge.messages.verdicts import DeadLetter
 from bridge.settings.task_queue import task_queue_settings
 from bridge.sqs.clients import sqs_client
 from bridge.sqs.queues import queue_name
 from bridge.sqs.quotas import MAX_DELAY_SECONDS
-from bridge.verdicts import DeadLetter
 
 
 class RunningBridge(Protocol):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dead_letter import CAUSE_ATTRIBUTE, CAUSE_KEYS, cause, fitted, send_arguments
-from bridge.verdicts import DeadLetter
+from bridge.messages.dead_letter import CAUSE_ATTRIBUTE, CAUSE_KEYS, cause, fitted, send_arguments
+from bridge.messages.verdicts import DeadLetter
 
 URL = "https://sqs/1/dlq"
 MEBIBYTE = 1_048_576

@@ -12,8 +12,8 @@ from bridge import decorators
 from bridge.celery import app
 from bridge.decorators import declared_routes, file_task, message_task
 from bridge.errors import ObjectChanged, ObjectGone, TaskExited
-from bridge.message import Message
-from bridge.routing import Route
+from bridge.messages.message import Message
+from bridge.messages.routing import Route
 from bridge.s3.object import S3Object
 from bridge.task import BridgeTask
 from bridge.testing import (

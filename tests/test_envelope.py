@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.celery import app
-from bridge.envelope import CeleryMessage, Delivery, for_celery, for_event, open_celery_message
 from bridge.errors import MalformedEvent
-from bridge.message import Message
-from bridge.routing import ToTask
+from bridge.messages.celery_message import CeleryMessage, open_celery_message
+from bridge.messages.envelope import Delivery, for_celery, for_event
+from bridge.messages.message import Message
+from bridge.messages.routing import ToTask
 from bridge.s3.event import ObjectRecord
 from bridge.s3.object import S3Object
 

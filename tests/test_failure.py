@@ -24,9 +24,9 @@ from bridge.celery import app
 from bridge.decorators import file_task
 from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge, TaskExited
 from bridge.failure import failure_of, text_of, type_name, unwrapped
-from bridge.retry_policy import Attempt, decide
+from bridge.messages.retry_policy import Attempt, decide
+from bridge.messages.verdicts import DeadLetter
 from bridge.task import NothingToDo, Republished, RetryInPlace
-from bridge.verdicts import DeadLetter
 
 
 class Special(OSError):  # noqa: N818 - what it is, and no user ever sees it

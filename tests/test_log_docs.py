@@ -8,9 +8,9 @@ import pytest
 
 from bridge import settle
 from bridge.lease import Lease
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.settlement import Settlement
 from bridge.sqs.queues import Queue
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.log_events import MESSAGE, REPOSITORY, SETTLEMENT, Found, Unread, events, read
 
 DOCS = (REPOSITORY / "docs" / "logs.md").read_text(encoding="utf-8")

@@ -53,7 +53,7 @@ def test_the_readme_names_every_outcome() -> None:
     """The table of outcomes and the code know the same words."""
     from typing import get_args
 
-    from bridge.verdicts import Outcome
+    from bridge.messages.verdicts import Outcome
 
     text = (ROOT / "README.md").read_text()
     assert all(f"`{outcome}`" in text for outcome in get_args(Outcome))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bridge.retry_policy import (
+from bridge.messages.retry_policy import (
     ETA_SLACK_SECONDS,
     Attempt,
     Failure,
@@ -19,7 +19,7 @@ from bridge.retry_policy import (
     kills_pods,
     request_retries,
 )
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 
 FIRST = Attempt(retries=0, max_retries=2, age_seconds=0.0)
 LAST = Attempt(retries=2, max_retries=2, age_seconds=0.0)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.globs import matches
-from bridge.routing import Route, Rules, ToTask, is_own_output, route
+from bridge.messages.routing import Route, Rules, ToTask, is_own_output, route
+from bridge.messages.verdicts import DeadLetter, Delete
 from bridge.s3.event import ObjectRecord
-from bridge.verdicts import DeadLetter, Delete
 
 CSV = Route(task="csv", kind="file", key="*.csv")
 LOGS = Route(task="logs", kind="file", key="logs/*")

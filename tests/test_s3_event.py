@@ -17,8 +17,8 @@ import pytest
 from celery import Celery
 from moto import mock_aws
 
-from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
+from bridge.messages.celery_message import is_celery_message
 from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 EVENTS = Path(__file__).parent / "events"

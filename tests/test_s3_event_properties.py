@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
+from bridge.messages.celery_message import is_celery_message
 from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 EVENTS = Path(__file__).parent / "events"

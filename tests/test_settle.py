@@ -13,10 +13,10 @@ from prometheus_client import REGISTRY
 from bridge.heartbeat import Heartbeat
 from bridge.lease import Lease, State
 from bridge.leases import LeaseTable
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.settle import Settler
 from bridge.settlement import Settlement
 from bridge.sqs.queues import Queue
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.servers.waiting import wait_until
 
 SECONDS = 5.0

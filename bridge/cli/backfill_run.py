@@ -20,9 +20,9 @@ import click
 
 from bridge.backfill_events import Selection, Skipped, chosen
 from bridge.backfill_state import State, open_state
-from bridge.celery_message import task_body
 from bridge.cli.backfill_report import Tally, printable, report, say_how_to_go_on
 from bridge.cli.one_line import aws_text
+from bridge.messages.celery_message import task_body
 from bridge.s3.clients import s3_client
 from bridge.s3.event import ObjectRecord
 from bridge.s3.event_body import event_body

@@ -14,7 +14,7 @@ from bridge.cli.dlq_options import dlq_option, filter_options, find_dlq
 from bridge.cli.dlq_text import in_full, messages, progress, table
 from bridge.cli.queue_access import client_for, queue_settings, told_in_one_line, undone
 from bridge.cli.queue_stop import HANDING_BACK, Stop
-from bridge.dlq_letter import Letter, read_letter
+from bridge.messages.dead_letter import Letter, read_letter
 
 if TYPE_CHECKING:
     from bridge.cli.dlq_reader import Reader

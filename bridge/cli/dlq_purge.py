@@ -12,7 +12,7 @@ from bridge.cli.dlq_options import dlq_option, filter_options, find_dlq
 from bridge.cli.dlq_text import messages, progress
 from bridge.cli.queue_access import attributes_of, client_for, count, queue_settings, told_in_one_line, undone
 from bridge.cli.queue_stop import HANDING_BACK, Stop
-from bridge.dlq_letter import read_letter
+from bridge.messages.dead_letter import read_letter
 
 if TYPE_CHECKING:
     from bridge.dlq_filter import Filter

@@ -16,8 +16,8 @@ from bridge.cli.dlq_reader import Reader
 from bridge.cli.dlq_sources import Sources, Target
 from bridge.cli.queue_stop import Pace, Stop
 from bridge.dlq_filter import Filter
-from bridge.dlq_letter import Letter, read_letter
 from bridge.dlq_redrive import entry_for, in_batches, left_because
+from bridge.messages.dead_letter import Letter, read_letter
 from bridge.sqs.batches import delete_batch, send_batch
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 

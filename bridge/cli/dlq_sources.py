@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, NOT_IMPLEMENTED, error_code
 from bridge.cli.queue_access import all_queues, attributes_of
-from bridge.dlq_letter import Letter
 from bridge.errors import SettingsError
+from bridge.messages.dead_letter import Letter
 from bridge.settings.rules import same_queue
 from bridge.sqs.queues import queue_name
 from bridge.sqs.quotas import MAX_MESSAGE_BYTES

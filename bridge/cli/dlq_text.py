@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bridge.dlq_letter import Letter
+from bridge.messages.dead_letter import Letter
 
 _ERROR_CHARACTERS = 60
 

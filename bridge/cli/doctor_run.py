@@ -26,7 +26,7 @@ from bridge.doctor_reads import (
 from bridge.errors import SettingsError
 from bridge.finding import Finding
 from bridge.globs import matches
-from bridge.routing import Route
+from bridge.messages.routing import Route
 from bridge.s3.clients import s3_client
 from bridge.s3.outputs import Output, output_prefixes
 from bridge.settings.loading import OperatorSettings

@@ -30,7 +30,7 @@ def check_store(url: str | None, region: str | None) -> Finding:
     if url is None:
         text = "is not set: SQS delivers at least once, and a task may run again for its event"
         return Finding("warning", "store", "BRIDGE_IDEMPOTENCY_URL", text, "s3://bucket/prefix or dynamodb://table")
-    from bridge.idempotency.store import open_store
+    from bridge.idempotency.factory import open_store
 
     try:
         open_store(url, region).read(f"brigade-doctor-{uuid4().hex}")

@@ -20,9 +20,9 @@ from bridge.cli.backfill_report import Tally, printable, say_how_to_go_on
 from bridge.cli.backfill_run import Backfill, Stop, bar, send, stopping
 from bridge.completions import STATUSES, Standing, Status, as_line, not_taken, standing
 from bridge.errors import StoreUnavailable
+from bridge.idempotency.factory import open_store
 from bridge.idempotency.record_index import NoRoom, RecordIndex
-from bridge.idempotency.store import open_store
-from bridge.routing import Route
+from bridge.messages.routing import Route
 from bridge.s3.clients import s3_client
 from bridge.s3.event import ObjectRecord
 from bridge.s3.listing import Bucket, find_bucket, listed_objects

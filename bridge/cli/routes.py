@@ -13,9 +13,9 @@ from bridge.cli.queue_access import told_in_one_line
 from bridge.cli.send import Attribute
 
 if TYPE_CHECKING:
-    from bridge.route_reasons import Subject
-    from bridge.routing import Rules, ToTask
-    from bridge.verdicts import Verdict
+    from bridge.messages.explain import Subject
+    from bridge.messages.routing import Rules, ToTask
+    from bridge.messages.verdicts import Verdict
 
 
 @click.command(
@@ -57,8 +57,8 @@ def command(
     with told_in_one_line():
         rules = _rules()
     text = _read(body) if key is None else _body(key, bucket, event_name, size, rules)
-    from bridge.route_reasons import explain
-    from bridge.routing import ToTask, route
+    from bridge.messages.explain import explain
+    from bridge.messages.routing import ToTask, route
 
     verdict = route(text, values, rules)
     subjects = explain(text, values, rules)
@@ -68,7 +68,7 @@ def command(
 
 def _rules() -> Rules:
     from bridge.decorators import declared_routes
-    from bridge.routing import Rules
+    from bridge.messages.routing import Rules
     from bridge.s3.outputs import output_prefixes, pairs
     from bridge.settings.loading import load_routing_settings
     from bridge.startup import import_tasks
@@ -121,7 +121,7 @@ def _read(body: Any) -> str:
 
 
 def _in_json(verdict: ToTask | Verdict, subjects: list[Subject]) -> dict[str, Any]:
-    from bridge.routing import ToTask
+    from bridge.messages.routing import ToTask
 
     if isinstance(verdict, ToTask):
         end: dict[str, Any] = {"outcome": "task", "task": verdict.task, "reason": None, "error": None}
@@ -144,7 +144,7 @@ def _in_json(verdict: ToTask | Verdict, subjects: list[Subject]) -> dict[str, An
 
 
 def _in_words(verdict: ToTask | Verdict, subjects: list[Subject]) -> str:
-    from bridge.routing import ToTask
+    from bridge.messages.routing import ToTask
 
     blocks = []
     for subject in subjects:

@@ -113,8 +113,8 @@ class _Sender:
 
     def send(self, bodies: Iterator[str]) -> None:
         """Send until the bodies end, SQS refuses one, or a signal comes. Raises the SDK's errors."""
-        from bridge.dead_letter import size_bytes
         from bridge.dlq_redrive import in_batches
+        from bridge.messages.dead_letter import size_bytes
         from bridge.sqs.batches import send_batch
 
         own = sum(size_bytes(name, value) for name, value in self._attributes.get("MessageAttributes", {}).items())

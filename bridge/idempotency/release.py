@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 
 from bridge.errors import StoreUnavailable
-from bridge.idempotency.guard import Run, present_guard
+from bridge.idempotency.claiming import Run, present_guard
 from bridge.idempotency.identity import Wish
 from bridge.lanes import Again, Lane
 from bridge.log import get_logger

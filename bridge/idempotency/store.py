@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from bridge.errors import StoreUnavailable
 
@@ -54,18 +53,6 @@ class Store(Protocol):
         may be missing, all others are there; memory is that of one page.
         """
         ...
-
-
-def open_store(url: str, region: str | None) -> Store:
-    """Return the store of ``s3://bucket/prefix`` or ``dynamodb://table``, without asking it anything yet."""
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        from bridge.idempotency.s3_store import S3Store
-
-        return S3Store(parts.netloc, parts.path.strip("/"), region)
-    from bridge.idempotency.dynamodb_store import DynamoDBStore
-
-    return DynamoDBStore(parts.netloc, region)
 
 
 def unavailable(url: str, error: BaseException) -> StoreUnavailable:

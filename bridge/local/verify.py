@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-from bridge.dead_letter import CAUSE_ATTRIBUTE
 from bridge.local.demo_state import GARBAGE_LABEL, DemoState
 from bridge.local.sample_files import GARBAGE, Ending, SampleFile
 from bridge.local.stack import LocalStack
+from bridge.messages.dead_letter import CAUSE_ATTRIBUTE
 
 #: Long enough to read the DLQ once through, short enough for it to be readable again when the table is shown.
 _LOOK_SECONDS = 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.dead_letter import CAUSE_KEYS
+from bridge.messages.dead_letter import CAUSE_KEYS
 from tests.bad_input.bodies import ALLOWED_BUCKETS, BAD_BODIES, Bad, event
 from tests.bad_input.celery_bodies import FORMS, celery_bodies
 from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, counts, environment_for, receive, send

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bridge.cli import main
-from bridge.dead_letter import cause, send_arguments
-from bridge.verdicts import DeadLetter
+from bridge.messages.dead_letter import cause, send_arguments
+from bridge.messages.verdicts import DeadLetter
 from tests.foreign_tasks import hide_foreign_tasks
 from tests.servers.sqs import SqsServer
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.dlq_filter import Filter, age_seconds
-from bridge.dlq_letter import read_letter
+from bridge.messages.dead_letter import read_letter
 
 BASE = read_letter({"MessageId": "m-1", "ReceiptHandle": "h", "Body": "x"})
 WORDS = st.sampled_from(["exhausted", "permanent", "a/b.csv", "a/c.txt", "uploads-eu", "uploads-us", "m-1", "t-1"])

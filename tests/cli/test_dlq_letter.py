@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dlq_letter import NO_CAUSE, read_letter
+from bridge.messages.dead_letter import NO_CAUSE, read_letter
 from tests.cli.conftest import event, letter_arguments
 
 JSON = st.recursive(

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dead_letter import size_bytes
-from bridge.dlq_letter import read_letter
 from bridge.dlq_redrive import MAX_REDRIVES, entry_for, in_batches, left_because
+from bridge.messages.dead_letter import read_letter, size_bytes
 from tests.cli.conftest import letter_arguments
 
 VALUES = st.one_of(

@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.route_reasons import explain
-from bridge.routing import Route, Rules, ToTask, route
+from bridge.messages.explain import explain
+from bridge.messages.routing import Route, Rules, ToTask, route
 from tests.cli.conftest import event
 
 WORDS = st.sampled_from(["in/a.csv", "in/b.txt", "uploads-eu", "x"])

@@ -47,7 +47,7 @@ def new_app(**conf: Any) -> Celery:
 
 
 def payload(task: str, args: Any = (), *, tag: str = "tag", **headers: Any) -> dict[str, Any]:
-    """Return a message in the form in which bridge.envelope hands it to Kombu; the task id is the tag."""
+    """Return a message in the form in which bridge.messages.envelope hands it to Kombu; the task id is the tag."""
     return {
         "body": json.dumps([list(args), {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]),
         "content-type": "application/json",

@@ -1,4 +1,4 @@
-"""What bridge.envelope leans on in Kombu's messages and in its JSON, and what stock Kombu makes of an S3 event."""
+"""What bridge.messages.envelope leans on in Kombu's messages and JSON, and what stock Kombu makes of an S3 event."""
 
 from __future__ import annotations
 

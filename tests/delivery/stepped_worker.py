@@ -18,10 +18,10 @@ from bridge.heartbeat import Heartbeat
 from bridge.intake import Intake, TaskLimits
 from bridge.lease import State
 from bridge.leases import LeaseTable
-from bridge.routing import Route, Rules
+from bridge.messages.routing import Route, Rules
+from bridge.messages.verdicts import HandBack
 from bridge.settle import Settler
 from bridge.sqs.queues import Queue
-from bridge.verdicts import HandBack
 from tests.delivery.watch import Blocked, Watch
 
 #: The modules that read a clock; each has its own name for it.

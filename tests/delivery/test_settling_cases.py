@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from bridge.lease import State
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.testing import s3_event
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan
 from tests.delivery.stepped_worker import QUEUES, SteppedWorker
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.lease import State
+from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.testing import s3_event
-from bridge.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan
 from tests.delivery.stepped_worker import HOLD_SECONDS, QUEUES, SteppedWorker
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 
 from bridge.lease import State
-from bridge.retry_policy import cut_delay
-from bridge.verdicts import DeadLetter, Delete, RetryIn
+from bridge.messages.retry_policy import cut_delay
+from bridge.messages.verdicts import DeadLetter, Delete, RetryIn
 
 
 class Blocked(Exception):  # noqa: N818 - says what a thread would be

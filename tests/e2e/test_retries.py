@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from bridge.dead_letter import CAUSE_KEYS
+from bridge.messages.dead_letter import CAUSE_KEYS
 from tests.e2e.rig import POD_NAME, TASKS, Rig
 from tests.servers.sqs import receive
 from tests.servers.waiting import wait_until

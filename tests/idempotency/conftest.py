@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from bridge.idempotency.guard import use_guard
+from bridge.idempotency.claiming import use_guard
 from bridge.s3.clients import forget_clients
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import REGION, SqsServer, environment_for

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.idempotency import claims
-from bridge.idempotency.claims import MESSAGES_REMEMBERED, Busy, Claimant, Done, Granted, Outdated
+from bridge.idempotency import transitions as claims
 from bridge.idempotency.identity import Wish
 from bridge.idempotency.record import Record
+from bridge.idempotency.transitions import MESSAGES_REMEMBERED, Busy, Claimant, Done, Granted, Outdated
 
 NOW = 1_800_000_000.0
 HOUR = 3_600.0

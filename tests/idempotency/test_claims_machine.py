@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.errors import ClaimLost, StoreUnavailable
-from bridge.idempotency import guard as guard_module
-from bridge.idempotency.claims import Busy, Done, Outdated
-from bridge.idempotency.guard import Claim, Guard, Run
+from bridge.idempotency import claiming as guard_module
+from bridge.idempotency.claiming import Claim, Guard, Run
 from bridge.idempotency.identity import of_record
 from bridge.idempotency.record import Record, from_json
+from bridge.idempotency.transitions import Busy, Done, Outdated
 from bridge.s3.event import ObjectRecord
 from tests.idempotency.paused_calls import FAULTS, PausedCall, PausingStore
 

@@ -15,19 +15,19 @@ from celery.exceptions import Ignore, Reject, Retry
 from bridge import decorators
 from bridge.celery import app
 from bridge.decorators import declared_routes, file_task, message_task
-from bridge.envelope import Delivery, for_event
 from bridge.errors import ClaimLost, ObjectChanged, ObjectGone
 from bridge.failure import failure_of, unwrapped
-from bridge.idempotency import guard as guard_module
-from bridge.idempotency.guard import Guard, Run, use_guard
+from bridge.idempotency import claiming as guard_module
+from bridge.idempotency.claiming import Guard, Run, use_guard
 from bridge.idempotency.record import from_json
-from bridge.retry_policy import Attempt, decide, kills_pods, request_retries
-from bridge.routing import Rules, ToTask, route
+from bridge.messages.envelope import Delivery, for_event
+from bridge.messages.retry_policy import Attempt, decide, kills_pods, request_retries
+from bridge.messages.routing import Rules, ToTask, route
+from bridge.messages.verdicts import Delete
 from bridge.s3.object import S3Object
 from bridge.s3.progress import MAX_BYTES
 from bridge.task import BridgeTask, MustWait, NothingToDo
 from bridge.testing import SPARE_RECEIVES, s3_event
-from bridge.verdicts import Delete
 from tests.idempotency.memory_store import MemoryStore
 
 NAME = "test_once.task"

@@ -11,13 +11,13 @@ from billiard.exceptions import WorkerLostError
 from bridge import decorators
 from bridge.celery import app
 from bridge.decorators import file_task, message_task
-from bridge.idempotency.claims import claim_seconds
-from bridge.idempotency.guard import Guard, Run, use_guard
+from bridge.idempotency.claiming import Guard, Run, use_guard
 from bridge.idempotency.identity import Wish, of_record
 from bridge.idempotency.record import from_json
 from bridge.idempotency.release import Release, release_now
+from bridge.idempotency.transitions import claim_seconds
+from bridge.messages.retry_policy import Failure
 from bridge.once import LONGEST_RUN_SECONDS
-from bridge.retry_policy import Failure
 from bridge.run_claims import owed, release_stopped
 from bridge.s3.object import S3Object
 from bridge.task import Republished

@@ -11,13 +11,14 @@ from botocore.handlers import add_expect_header
 
 from bridge.errors import StoreUnavailable
 from bridge.idempotency import dynamodb_store, s3_store
-from bridge.idempotency.claims import Busy, Done
+from bridge.idempotency.claiming import Claim, Guard, Run
 from bridge.idempotency.dynamodb_store import DynamoDBStore
-from bridge.idempotency.guard import Claim, Guard, Run
+from bridge.idempotency.factory import open_store
 from bridge.idempotency.identity import Wish, of_key
 from bridge.idempotency.record import Record, from_json, to_json
 from bridge.idempotency.s3_store import S3Store
-from bridge.idempotency.store import Refused, Stored, open_store
+from bridge.idempotency.store import Refused, Stored
+from bridge.idempotency.transitions import Busy, Done
 from tests.idempotency.memory_store import MemoryStore
 
 EXPIRES_AT = 2_000_000_000

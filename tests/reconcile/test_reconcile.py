@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridge.idempotency import claims
-from bridge.idempotency.claims import Claimant, Granted
+from bridge.idempotency import transitions as claims
 from bridge.idempotency.identity import of_key, of_record
 from bridge.idempotency.record import Record, to_json
+from bridge.idempotency.transitions import Claimant, Granted
 from bridge.s3.event import ObjectRecord, parse
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import environment_for, receive

@@ -225,7 +225,7 @@ def test_to_a_task_directly(brigade_process, moto_server, queues, bucket):
 
 def test_a_message_for_a_task_is_like_celerys(moto_server, queues):
     """What --task sends has the very fields of what .delay() sends through the transport, and the same arguments."""
-    from bridge.celery_message import task_body
+    from bridge.messages.celery_message import task_body
 
     tasks = queues(moto_server)
     env = environment_for(moto_server) | {"SQS_TASK_QUEUE_URL": tasks.url}

@@ -1,7 +1,5 @@
-"""From an SQS message to the Celery message (task protocol 2) that the worker runs. Pure: no clock, no Kombu.
+"""Celery's own messages (task protocol 2) on the task queue: recognize, open and check, write. Pure.
 
-Two kinds of queue, two kinds of envelope: on a queue of S3 events the bridge writes the Celery message itself; on the
-task queue Celery wrote it, and the bridge opens it, checks it and hands it on.
 Source of the form: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
@@ -10,40 +8,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridge.errors import MalformedEvent
-from bridge.message import Message
-from bridge.routing import ToTask
+from bridge.s3.event import ObjectRecord
 
-#: How many objects are spelled out in the text that Flower and the logs show.
-_SHOWN_OBJECTS = 3
 #: Celery and the logs use these unguarded, as texts or as keys.
 _TEXT_HEADERS = ("shadow", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "expires", "origin")
-
-
-class Delivery(NamedTuple):
-    """What is known about this receive: the queue, the receipt handle, and which run it will be.
-
-    ``received_at_epoch`` is in seconds. ``trace`` is the sender's AWSTraceHeader, as it came. ``owner`` is the token
-    under which the run claims what it works on: no other run ever has the same. ``republished`` are retries that Celery
-    counted in the message itself.
-    """
-
-    queue: str
-    queue_url: str
-    receipt_handle: str
-    receives: int
-    retries: int
-    received_at_epoch: float
-    lease: int = 0
-    message_id: str = ""
-    trace: str | None = None
-    owner: str = ""
-    republished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,55 +32,23 @@ class CeleryMessage:
     retries: int
 
 
-def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dict[str, Any]:
-    """Return the Kombu payload that runs ``target`` for this message; the task id is the SQS MessageId.
+def is_celery_message(body: str) -> bool:
+    """Say whether a body is a Celery task message as Kombu's SQS transport (5.7) sends it. Never raises.
 
-    Its body is not text but what the text would be read to: written here, it would only be parsed again.
+    On a queue of S3 events such a message is never executed: whoever may write to the queue could otherwise name any
+    task.
+
+    The envelope has ``body``, ``headers`` and ``properties`` and is base64 unless ``sqs_base64_encoding`` is off.
+    Protocol 2 names its task in the headers; protocol 1 is ``{"task", "id", "args"}``, in the envelope's ``body`` or
+    bare (docs.celeryq.dev/en/stable/internals/protocol.html).
     """
-    argument: Any
-    if target.objects is None:
-        argument = Message.from_sqs(
-            raw,
-            queue_url=delivery.queue_url,
-            received_at=datetime.fromtimestamp(delivery.received_at_epoch, UTC),
-            attempt=delivery.receives,
-        ).to_dict()
-        shown = f"sqs:{raw['MessageId']}"
-    else:
-        records = [o.to_dict() for o in target.objects]
-        argument = records[0] if len(records) == 1 else records
-        shown = _shown([f"s3://{o.bucket}/{o.key}" for o in target.objects])
-    message_id = raw["MessageId"]
-    headers = {
-        "lang": "py",
-        "task": target.task,
-        "id": message_id,
-        "root_id": message_id,
-        "parent_id": None,
-        "group": None,
-        "retries": delivery.retries,
-        "timelimit": [None, None],
-        "argsrepr": shown,
-        "kwargsrepr": "{}",
-        "bridge": _bridge_header("event", delivery),
-    }
-    body = [[argument], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    return _payload(body, headers, {"correlation_id": message_id}, delivery)
-
-
-def for_celery(message: CeleryMessage, delivery: Delivery) -> dict[str, Any]:
-    """Return the Kombu payload for one of Celery's own messages; the task id is Celery's.
-
-    The ETA is taken out: the message waited in place for it, and Celery would otherwise hold it in memory.
-    """
-    headers = {
-        **message.headers,
-        "eta": None,
-        "retries": delivery.retries,
-        "bridge": _bridge_header("task", delivery),
-    }
-    properties = {k: v for k, v in message.properties.items() if k in ("correlation_id", "reply_to", "priority")}
-    return _payload(message.body, headers, properties, delivery)
+    message = _object_in(body)
+    if _is_protocol_1(message):
+        return True
+    inner, headers = message.get("body"), message.get("headers")
+    if not isinstance(inner, str) or not isinstance(headers, dict) or not isinstance(message.get("properties"), dict):
+        return False
+    return isinstance(headers.get("task"), str) or _is_protocol_1(_object_in(inner))
 
 
 def open_celery_message(body: str) -> CeleryMessage:
@@ -142,43 +83,72 @@ def open_celery_message(body: str) -> CeleryMessage:
     )
 
 
-def _bridge_header(kind: str, delivery: Delivery) -> dict[str, Any]:
-    """What a run knows of its message; ``lease`` tells two runs apart that have one task id."""
-    header = {
-        "kind": kind,
-        "queue": delivery.queue,
-        "message_id": delivery.message_id,
-        "receives": delivery.receives,
-        "lease": delivery.lease,
-        "owner": delivery.owner,
-        "republished": delivery.republished,
-    }
-    return header if delivery.trace is None else header | {"trace": delivery.trace}
+def task_body(record: ObjectRecord, task: str, task_id: str, origin: str) -> str:
+    """Return the body with which ``task.delay(obj)`` would send this object to the task queue.
 
-
-def _payload(body: Any, headers: dict[str, Any], properties: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:
-    return {
-        "body": body,
-        "content-type": "application/json",
+    Celery's protocol 2 (docs.celeryq.dev/en/stable/internals/protocol.html) in the envelope of Kombu's SQS transport.
+    Written here because Kombu sends one message a call, and a backfill sends ten. ``origin`` names the sending process.
+    """
+    arguments = [[record.to_dict()], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    message = {
+        "body": json.dumps(arguments),
         "content-encoding": "utf-8",
-        "headers": headers,
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": task,
+            "id": task_id,
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": task_id,
+            "parent_id": None,
+            "argsrepr": f"s3://{record.bucket}/{record.key}",
+            "kwargsrepr": "{}",
+            "origin": origin,
+            "ignore_result": False,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+        },
         "properties": {
-            **properties,
-            "delivery_tag": delivery.receipt_handle,
-            # Celery's request and Kombu's restore both read these two; a missing one is a KeyError at shutdown.
-            "delivery_info": {
-                "exchange": "",
-                "routing_key": delivery.queue,
-                "redelivered": delivery.receives > 1,
-            },
+            "correlation_id": task_id,
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": ""},
+            "priority": 0,
+            "delivery_tag": task_id,
         },
     }
+    return json.dumps(message)
 
 
-def _shown(urls: list[str]) -> str:
-    if len(urls) <= _SHOWN_OBJECTS:
-        return ", ".join(urls)
-    return f"{', '.join(urls[:_SHOWN_OBJECTS])}, … ({len(urls)} objects)"
+def _object_in(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text is, plain or in base64; empty when it is none."""
+    return _object(text) or _object(_from_base64(text))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _from_base64(text: str) -> str:
+    try:
+        return base64.b64decode(text.strip(), validate=True).decode()
+    except ValueError:  # not base64, not ASCII, or not UTF-8 within
+        return ""
+
+
+def _is_protocol_1(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("task"), str) and "id" in message and "args" in message
 
 
 def _text(body: str) -> str:

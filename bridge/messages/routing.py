@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
 from bridge.globs import matches
+from bridge.messages.celery_message import is_celery_message
+from bridge.messages.verdicts import DeadLetter, Delete, Verdict
 from bridge.s3.event import ObjectRecord, TestEvent, parse
-from bridge.verdicts import DeadLetter, Delete, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

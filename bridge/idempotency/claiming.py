@@ -1,7 +1,7 @@
 """A claim through a run: acquire it, keep its checkpoint, complete or release it. The one place that talks to a store.
 
 Every write is conditional, and a refused one is never taken for an answer: the record is read again and the decision
-made anew (bridge/idempotency/claims.py), a few times, before the store counts as unavailable.
+made anew (bridge/idempotency/transitions.py), a few times, before the store counts as unavailable.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import ClaimLost, StoreUnavailable
-from bridge.idempotency import claims
-from bridge.idempotency.claims import Busy, Claimant, Done, Granted, Outdated
+from bridge.idempotency import transitions as claims
 from bridge.idempotency.identity import Wish
 from bridge.idempotency.record import Record, UnreadableRecord, from_json, to_json
 from bridge.idempotency.store import Store, Stored
+from bridge.idempotency.transitions import Busy, Claimant, Done, Granted, Outdated
 
 #: Reads and decides this often before it gives up on a record that changes all the time.
 TRIES = 6

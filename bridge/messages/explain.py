@@ -1,4 +1,4 @@
-"""Why each task would take a message, or would not: the rules of bridge/routing.py, in words. Pure.
+"""Why each task would take a message, or would not: the rules of bridge/messages/routing.py, in words. Pure.
 
 ``route`` decides; this only explains, rule by rule, so that a glob that does not match can be seen not to.
 """
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.celery_message import is_celery_message
 from bridge.errors import MalformedEvent
 from bridge.globs import matches
-from bridge.routing import Route, Rules, is_own_output
+from bridge.messages.celery_message import is_celery_message
+from bridge.messages.routing import Route, Rules, is_own_output
 from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 Attributes = Mapping[str, Mapping[str, Any]]

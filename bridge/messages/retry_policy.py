@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bridge.messages.verdicts import HOLD_MARGIN_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
-from bridge.verdicts import HOLD_MARGIN_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
 
 #: A message whose ETA is nearer than this runs now: SQS counts whole seconds.
 ETA_SLACK_SECONDS = 0.5

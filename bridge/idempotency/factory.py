@@ -1,0 +1,19 @@
+"""From ``BRIDGE_IDEMPOTENCY_URL`` to its store. Each kind is imported on use: a worker loads the SDK of one."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from bridge.idempotency.store import Store
+
+
+def open_store(url: str, region: str | None) -> Store:
+    """Return the store of ``s3://bucket/prefix`` or ``dynamodb://table``, without asking it anything yet."""
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        from bridge.idempotency.s3_store import S3Store
+
+        return S3Store(parts.netloc, parts.path.strip("/"), region)
+    from bridge.idempotency.dynamodb_store import DynamoDBStore
+
+    return DynamoDBStore(parts.netloc, region)
