@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.peers.place import Command
 from benchmarks.queue_client import QueueClient
-from bridge.local import tether
+from bridge.local import die_with_parent as tether
 
 #: How long a consumer may take to complete its first task.
 FIRST_TASK_SECONDS = 30.0

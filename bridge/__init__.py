@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bridge.decorators import file_task, message_task
     from bridge.errors import ClaimLost, ObjectChanged, ObjectGone, StoreUnavailable
     from bridge.messages.message import Message
     from bridge.s3.object import S3Object
+    from bridge.task.decorators import file_task, message_task
 
 __all__ = [
     "ClaimLost",
@@ -33,8 +33,8 @@ _ROOMS = {
     "ObjectGone": "bridge.errors",
     "S3Object": "bridge.s3.object",
     "StoreUnavailable": "bridge.errors",
-    "file_task": "bridge.decorators",
-    "message_task": "bridge.decorators",
+    "file_task": "bridge.task.decorators",
+    "message_task": "bridge.task.decorators",
 }
 
 

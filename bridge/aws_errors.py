@@ -7,6 +7,8 @@ DynamoDB API references).
 
 from __future__ import annotations
 
+from bridge.text import one_line
+
 #: There is no such queue.
 NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
 #: There is no such bucket.
@@ -74,3 +76,13 @@ def is_stale_handle(code: str, message: str = "") -> bool:
     if short in ("ReceiptHandleIsInvalid", "MessageNotInflight"):
         return True
     return short == "InvalidParameterValue" and "receipt" in message.lower().replace(" ", "")
+
+
+def aws_text(error: BaseException) -> str | None:
+    """Return an error of the AWS SDK in one line, or None for any other error."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if not isinstance(error, (BotoCoreError, ClientError, Boto3Error)):
+        return None
+    return one_line(error)

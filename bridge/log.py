@@ -4,8 +4,8 @@ They go through the standard library's loggers, so Celery's handlers, ``-f`` and
 working; only the last step, turning a record into a line, is ours (``line_formatter``), and it does the same for every
 record of the process, the user's included: one JSON object a line in a container, a readable line on a terminal.
 
-While a task runs, every line of its thread says whose run it is (``bridge.run_context``). docs/logs.md lists the events
-and their fields; a test compares it with the code.
+While a task runs, every line of its thread says whose run it is (``bridge.task.run_context``). docs/logs.md lists the
+events and their fields; a test compares it with the code.
 """
 
 from __future__ import annotations

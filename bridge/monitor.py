@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import click
 from celery import Celery, signals
 
-from bridge.bus import INSTALL, client_is_missing, required_bus
 from bridge.errors import BridgeError, SettingsError, refuse
+from bridge.monitoring.bus import INSTALL, client_is_missing, required_bus
 from bridge.settings.rules import BROKER_NAMES, bus_url_fault, in_force
 
 
@@ -48,7 +48,7 @@ def bus_settings(environ: dict[str, str]) -> dict[str, Any]:
     }
 
 
-app = MonitorApp("bridge.monitor", control="bridge.control_client:BusControl", set_as_current=False)
+app = MonitorApp("bridge.monitor", control="bridge.monitoring.control_client:BusControl", set_as_current=False)
 app.user_options["preload"].add(
     click.Option(
         ("--bus",),
@@ -79,7 +79,7 @@ def _on_options(app: Any = None, options: Any = None, **_: Any) -> None:
         _use_bus(url)
     context = click.get_current_context()
     if context.info_name == "flower":
-        from bridge.flower_app import run_flower
+        from bridge.monitoring.flower_app import run_flower
 
         run_flower(app, context.params["tornado_argv"])
 

@@ -21,16 +21,16 @@ from uuid import uuid4
 
 from celery.app.trace import build_tracer
 
-from bridge.celery import app
-from bridge.decorators import declared_routes
 from bridge.errors import ObjectChanged, ObjectGone
-from bridge.failure import failure_of
 from bridge.messages.envelope import Delivery, for_event
 from bridge.messages.retry_policy import Attempt, decide, kills_pods, request_retries
 from bridge.messages.routing import Rules, ToTask, route
 from bridge.messages.verdicts import DeadLetter, Delete, RetryIn, Verdict
 from bridge.s3.object import S3Object, use_source
 from bridge.s3.types import ObjectHead
+from bridge.task.app import app
+from bridge.task.registry import declared_routes
+from bridge.worker.failure import failure_of
 
 __all__ = ["RunResult", "run_event", "s3_event", "s3_object"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from bridge import drain
+from bridge.delivery import drain
 from bridge.errors import SettingsError
 from bridge.settings.loading import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
 
@@ -30,7 +30,7 @@ _FROM_CLUSTER = {"BRIDGE_MONITOR_URL": "redis://bus:6379/0"}
 
 
 def drain_budget_seconds(drain_seconds: float) -> float:
-    """The longest that a worker takes from SIGTERM to its end, by the budgets in bridge/drain.py.
+    """The longest that a worker takes from SIGTERM to its end, by the budgets in bridge/delivery/drain.py.
 
     Running tasks, then in the worst case two releases of claims, three hand-backs, the kill, the last poll, the flush
     of deletes, and Celery's own leaving.

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from bridge import Message, message_task, metrics
 from bridge.errors import JobRefused, SettingsError, refuse
-from bridge.job_manifest import check_template, job_manifest, stored_task, too_long
+from bridge.kubernetes.job_manifest import check_template, job_manifest, stored_task, too_long
 from bridge.log import get_logger
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def launch_job(message: Message) -> dict[str, Any]:
     Raises JobRefused when no Job can come of the message (dead-lettered at once), JobNotAccepted when the API does not
     take it now, SettingsError when template or cluster cannot be used.
     """
-    from bridge.job_api import connected  # here, not above: the client is not for the worker's parent process
+    from bridge.kubernetes.job_api import (
+        connected,  # here, not above: the client is not for the worker's parent process
+    )
 
     settings = _settings()
     template = read_template(settings.job_template)

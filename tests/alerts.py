@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 import bridge.metrics
-from bridge.depths import Depths, Watched
+from bridge.monitoring.queue_depths import Depths, Watched
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPONENT = REPOSITORY / "k8s" / "components" / "monitoring"

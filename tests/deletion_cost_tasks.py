@@ -6,10 +6,10 @@ import os
 import time
 from pathlib import Path
 
-import bridge.deletion_cost
+import bridge.kubernetes.deletion_cost
 from bridge import Message, message_task
 
-bridge.deletion_cost.ACCOUNT = Path(os.environ["TEST_ACCOUNT"])
+bridge.kubernetes.deletion_cost.ACCOUNT = Path(os.environ["TEST_ACCOUNT"])
 
 
 @message_task(everything=True)

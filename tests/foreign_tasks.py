@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from bridge import decorators
+from bridge.task import registry
 
 
 def hide_foreign_tasks(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
@@ -16,5 +16,5 @@ def hide_foreign_tasks(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """
     for module in modules:
         importlib.import_module(module)
-    ours = {name: task for name, task in decorators._declared.items() if task.module in modules}
-    monkeypatch.setattr(decorators, "_declared", ours)
+    ours = {name: task for name, task in registry._declared.items() if task.module in modules}
+    monkeypatch.setattr(registry, "_declared", ours)

@@ -105,10 +105,10 @@ def _behind(value: ast.expr, call: ast.Call, place: str) -> set[str]:
             return _behind(value.left, call, place) | _behind(value.right, call, place)
         case ast.Attribute(attr="log_fields"):
             return set(MESSAGE)
-        case ast.Call(func=ast.Name(id="_fields")) if place.startswith("bridge/settle.py"):
+        case ast.Call(func=ast.Name(id="_fields")) if place.startswith("bridge/delivery/settler.py"):
             return set(SETTLEMENT)
         case ast.Call(func=ast.Name(id="banner_fields")):
-            return _returned("bridge/banner.py", "banner_fields")
+            return _returned("bridge/worker/banner.py", "banner_fields")
         case ast.Call(func=ast.Name(id="body_fields")):
             return _returned("bridge/log.py", "body_fields")
         case ast.Name(id=name):

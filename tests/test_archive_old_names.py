@@ -6,7 +6,7 @@ import pytest
 
 from bridge.errors import SettingsError
 from bridge.settings.loading import load_archive_settings, load_worker_settings, old_names_in_use
-from bridge.startup import own_outputs
+from bridge.worker.startup import own_outputs
 
 ARCHIVER = {
     "SQS_QUEUE_URL": "https://sqs.us-west-1.amazonaws.com/123456789012/inbox",

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from bridge.cli import _brigade
-from bridge.job_manifest import check_template
+from bridge.kubernetes.job_manifest import check_template
 from bridge.settings.loading import WorkerSettings
 from tests.kube_stand_in import VERSION
 

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 import pytest
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
-from bridge import decorators
 from bridge.celery import app
-from bridge.decorators import declared_routes, file_task, message_task
 from bridge.errors import ObjectChanged, ObjectGone, TaskExited
 from bridge.messages.message import Message
 from bridge.messages.routing import Route
 from bridge.s3.object import S3Object
-from bridge.task import BridgeTask
+from bridge.task import registry
+from bridge.task.base import BridgeTask
+from bridge.task.decorators import file_task, message_task
+from bridge.task.registry import declared_routes
 from bridge.testing import (
     run_event,
     s3_event,
@@ -29,11 +30,11 @@ MESSAGE = Message(id="m", body="{}", queue_url="u", receipt_handle="h", received
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Only the tasks of a test are declared in it, and none after it."""
-    declared, known = dict(decorators._declared), set(app.tasks)
-    decorators._declared.clear()
+    declared, known = dict(registry._declared), set(app.tasks)
+    registry._declared.clear()
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 
@@ -315,7 +316,7 @@ def test_an_object_overwritten_since_its_event():
     def allowing(obj):
         return read(obj)
 
-    del decorators._declared["test_decorators.task"]
+    del registry._declared["test_decorators.task"]
     assert run_event(s3_event(old)).result == b"new"
 
 

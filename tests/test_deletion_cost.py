@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.deletion_cost import (
+from bridge.kubernetes.deletion_cost import (
     ANNOTATION,
     BUSY_COST,
     IDLE_SECONDS,

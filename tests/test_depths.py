@@ -19,8 +19,8 @@ from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge import depths as depths_module
-from bridge.depths import Depths, Watched, watched
+from bridge.monitoring import queue_depths as depths_module
+from bridge.monitoring.queue_depths import Depths, Watched, watched
 from bridge.sqs.queues import Queue
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import environment_for, receive, send

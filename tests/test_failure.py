@@ -19,14 +19,14 @@ from celery.exceptions import (
 )
 from celery.utils.serialization import UnpickleableExceptionWrapper, get_pickleable_exception
 
-from bridge import decorators
 from bridge.celery import app
-from bridge.decorators import file_task
 from bridge.errors import ObjectChanged, ObjectGone, ObjectTooLarge, TaskExited
-from bridge.failure import failure_of, text_of, type_name, unwrapped
 from bridge.messages.retry_policy import Attempt, decide
 from bridge.messages.verdicts import DeadLetter
-from bridge.task import NothingToDo, Republished, RetryInPlace
+from bridge.task import registry
+from bridge.task.base import NothingToDo, Republished, RetryInPlace
+from bridge.task.decorators import file_task
+from bridge.worker.failure import failure_of, text_of, type_name, unwrapped
 
 
 class Special(OSError):  # noqa: N818 - what it is, and no user ever sees it
@@ -50,10 +50,10 @@ class Textless(Exception):  # noqa: N818 - what it is, and no user ever sees it
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Undeclare the tasks of a test."""
-    declared, known = dict(decorators._declared), set(app.tasks)
+    declared, known = dict(registry._declared), set(app.tasks)
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 

@@ -8,10 +8,11 @@ from collections import deque
 
 import pytest
 
-from bridge.gate import Gate, Waker
-from bridge.lease import Lease, State
-from bridge.leases import LeaseTable
+from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease_table import LeaseTable
+from bridge.delivery.run_queue import Gate
 from bridge.sqs.queues import Queue
+from bridge.worker.event_loop import Waker
 from tests.servers.waiting import wait_until
 
 QUEUE = Queue("q", "http://sqs/1/q", "event")
@@ -114,9 +115,9 @@ def test_a_wake_at_the_worst_moment_leaves_the_loop_able_to_wake(monkeypatch, mo
             waker.wake()
         return data
 
-    monkeypatch.setattr("bridge.gate.os.read", read_and_wake)
+    monkeypatch.setattr("bridge.worker.event_loop.os.read", read_and_wake)
     hub.turn(1)
-    monkeypatch.setattr("bridge.gate.os.read", real_read)
+    monkeypatch.setattr("bridge.worker.event_loop.os.read", real_read)
     hub.turn(0)
     before = len(calls)
     waker.wake()

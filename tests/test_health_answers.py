@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import metrics
-from bridge.health_answers import Answers
-from bridge.lease import Lease
-from bridge.leases import LeaseTable
-from bridge.liveness import Liveness
+from bridge.delivery.lease import Lease
+from bridge.delivery.lease_table import LeaseTable
+from bridge.health.endpoints import Answers
+from bridge.health.liveness import Liveness
 from bridge.sqs import calls
 from bridge.sqs.calls import LastCall
 from bridge.sqs.queues import Queue

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bridge import cli
-from bridge.health import Answer, HealthServer, as_json
+from bridge.health.server import Answer, HealthServer, as_json
 from tests.servers.port import free_port
 
 REPORT = {

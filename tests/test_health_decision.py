@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.readiness import FINAL_OUTCOMES, QueueFacts, iso, report, status_of, why_not_ready
+from bridge.health.readiness import FINAL_OUTCOMES, QueueFacts, iso, report, status_of, why_not_ready
 
 times = st.none() | st.floats(0, 4e9)
 facts = st.lists(

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge, Histogram
 
 from bridge import metrics
-from bridge.readiness import QueueFacts, report
+from bridge.health.readiness import QueueFacts, report
 
 DOCS = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
 

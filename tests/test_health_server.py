@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge import health
 from bridge.errors import SettingsError
-from bridge.health import CLIENT_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, Answer, HealthServer, as_json
+from bridge.health import server as health
+from bridge.health.server import CLIENT_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, Answer, HealthServer, as_json
 from tests.health.asking import ask
 from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
@@ -233,7 +233,7 @@ def test_a_port_of_the_system_names_its_setting():
     code = (
         "import os\n"
         "from bridge.errors import SettingsError\n"
-        "from bridge.health import HealthServer\n"
+        "from bridge.health.server import HealthServer\n"
         "os.getuid() or os.setuid(65534)\n"
         "try:\n    HealthServer('127.0.0.1', 1)\n"
         "except SettingsError as error:\n    print(error)\n"
@@ -247,7 +247,7 @@ def test_a_forked_child_has_no_part_in_the_port():
     code = (
         "import os, socket\n"
         "from contextlib import suppress\n"
-        "from bridge.health import HealthServer, as_json\n"
+        "from bridge.health.server import HealthServer, as_json\n"
         "def inodes():\n"
         "    for fd in range(3, 100):\n"
         "        with suppress(OSError):\n"

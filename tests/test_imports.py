@@ -1,156 +1,69 @@
-"""The direction of imports: who may know whom. A new file is entered in ROOMS, or these tests fail."""
+"""The house rules of `bridge`: which wing may import which, what is pure, no circles, and sizes."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Every module of `bridge` and its layer; the entry of a package holds for all that is in it.
-ROOMS = {
-    "bridge.errors": "errors",
-    "bridge.messages": "errors",
-    "bridge.s3": "errors",
-    "bridge.settings": "errors",
-    "bridge.aws_errors": "errors",
-    "bridge.globs": "errors",
-    "bridge.sqs.quotas": "errors",
-    "bridge.sqs": "errors",
-    # What every other room may use, and what knows none of them.
-    "bridge.log": "bottom",
-    "bridge.metrics": "bottom",
-    "bridge.settings.legacy_names": "bottom",
-    "bridge.settings.region": "bottom",
-    "bridge.settings.loading": "bottom",
-    "bridge.settings.model": "bottom",
-    "bridge.settings.rules": "bottom",
-    # Decisions: no clock, no environment, no network, no Celery. Facts in, verdict out.
-    "bridge.backfill_events": "pure",
-    "bridge.doctor_access": "pure",
-    "bridge.doctor_bucket": "pure",
-    "bridge.doctor_queue": "pure",
-    "bridge.finding": "pure",
-    "bridge.flower_access": "pure",
-    "bridge.s3.notification": "pure",
-    "bridge.s3.outputs": "pure",
-    "bridge.provision_plan": "pure",
-    "bridge.sqs.queue_policy": "pure",
-    "bridge.messages.celery_message": "pure",
-    "bridge.completions": "pure",
-    "bridge.idempotency.transitions": "pure",
-    "bridge.idempotency.identity": "pure",
-    "bridge.idempotency.record": "pure",
-    "bridge.messages.dead_letter": "pure",
-    "bridge.dlq_filter": "pure",
-    "bridge.dlq_redrive": "pure",
-    "bridge.s3.event_body": "pure",
-    "bridge.messages.explain": "pure",
-    "bridge.readiness": "pure",
-    "bridge.receive_size": "pure",
-    "bridge.messages.envelope": "pure",
-    "bridge.job_manifest": "pure",
-    "bridge.launched_jobs": "pure",
-    "bridge.messages.message": "pure",
-    "bridge.messages.retry_policy": "pure",
-    "bridge.messages.routing": "pure",
-    "bridge.s3.event": "pure",
-    "bridge.s3.types": "pure",
-    "bridge.messages.verdicts": "pure",
-    "bridge.xray": "pure",
-    # Acts: SQS, S3 and threads, but no Celery.
-    "bridge.sqs.clients": "io",
-    "bridge.backfill_state": "io",
-    "bridge.sqs.batches": "io",
-    "bridge.doctor_reads": "io",
-    "bridge.s3.listing": "io",
-    "bridge.provisioning": "io",
-    "bridge.deletes": "io",
-    "bridge.deletion_cost": "io",
-    "bridge.drain": "io",
-    "bridge.gate": "io",
-    "bridge.health": "io",
-    "bridge.health_answers": "io",
-    "bridge.heartbeat": "io",
-    "bridge.job_api": "io",
-    "bridge.lanes": "io",
-    "bridge.idempotency": "io",
-    "bridge.sqs.queues": "io",
-    "bridge.lease": "io",
-    "bridge.leases": "io",
-    "bridge.s3.progress": "io",
-    "bridge.liveness": "io",
-    "bridge.bounds": "io",
-    "bridge.event_buffer": "io",
-    "bridge.bus_link": "io",
-    "bridge.sqs.calls": "io",
-    "bridge.stop_event": "io",
-    "bridge.sqs.sigv4": "io",
-    "bridge.sqs.fast_client": "io",
-    "bridge.sqs.curl_errors": "io",
-    "bridge.receivers": "io",
-    "bridge.s3.object": "io",
-    "bridge.s3.clients": "io",
-    "bridge.s3.reader": "io",
-    "bridge.settle": "io",
-    "bridge.settlement": "io",
-    "bridge.depths": "io",
-    "bridge.tracing": "io",
-    # How it hangs together with Celery and Kombu.
-    "bridge": "wiring",
-    "bridge.banner": "wiring",
-    "bridge.bootstep": "wiring",
-    "bridge.bus": "wiring",
-    "bridge.bus_step": "wiring",
-    "bridge.control_client": "wiring",
-    "bridge.dispatcher": "wiring",
-    "bridge.event_bus": "wiring",
-    "bridge.main_loop": "wiring",
-    "bridge.remote_control": "wiring",
-    "bridge.spent_timers": "wiring",
-    "bridge.task_defaults": "wiring",
-    "bridge.celery": "wiring",
-    "bridge.decorators": "wiring",
-    "bridge.failure": "wiring",
-    "bridge.intake": "wiring",
-    "bridge.lifecycle": "wiring",
-    "bridge.once": "wiring",
-    "bridge.one_shot": "wiring",
-    "bridge.run_claims": "wiring",
-    "bridge.run_report": "wiring",
-    "bridge.run_summary": "wiring",
-    "bridge.plan": "wiring",
-    "bridge.worker_pool": "wiring",
-    "bridge.request": "wiring",
-    "bridge.run_context": "wiring",
-    "bridge.scratch": "io",
-    "bridge.settings.task_queue": "wiring",
-    "bridge.startup": "wiring",
-    "bridge.worker_logs": "wiring",
-    "bridge.task": "wiring",
-    "bridge.task_options": "wiring",
-    "bridge.transport": "wiring",
-    # What people and tests start.
-    "bridge.__main__": "top",
-    "bridge.cli": "top",
-    "bridge.local": "top",
-    "bridge.testing": "top",
-    "bridge.monitor": "top",
-    "bridge.flower_app": "top",
-    "bridge.pytest_plugin": "top",
-}
+# Each wing may import from the rows above its own; wings of one row never import each other.
+WINGS = (
+    ("errors", "globs", "log", "metrics", "text", "times"),
+    ("aws_errors", "scratch"),
+    ("settings",),
+    ("sqs", "s3"),
+    ("messages", "idempotency"),
+    ("task", "delivery", "kubernetes", "monitoring"),
+    ("health",),
+    ("worker", "operations"),
+    ("celery", "monitor", "testing", "pytest_plugin"),
+    ("local",),
+    ("cli",),
+    ("__main__",),
+)
 
-# Which layers a layer may import, beside itself.
-MAY_IMPORT = {
-    "errors": set(),
-    "bottom": {"errors"},
-    "pure": {"errors"},
-    "io": {"errors", "bottom", "pure"},
-    "wiring": {"errors", "bottom", "pure", "io"},
-    "top": {"errors", "bottom", "pure", "io", "wiring"},
-}
+# The public names are loaded on first use. Inside `bridge` only the demo's tasks, written as a user writes his, may ask
+# the package itself.
+ROOT = "bridge"
+AS_A_USER = {"bridge.local.demo_tasks"}
+
+# Decisions: facts in, verdict out. A wing's name stands for all of its files.
+PURE = (
+    "globs",
+    "text",
+    "times",
+    "sqs.queue_policy",
+    "sqs.quotas",
+    "s3.event",
+    "s3.event_body",
+    "s3.notification",
+    "s3.outputs",
+    "s3.types",
+    "messages",
+    "idempotency.identity",
+    "idempotency.record",
+    "idempotency.transitions",
+    "delivery.receive_size",
+    "health.readiness",
+    "kubernetes.job_manifest",
+    "kubernetes.launched_jobs",
+    "monitoring.flower_access",
+    "operations.backfill.selection",
+    "operations.dlq.filter",
+    "operations.doctor.access",
+    "operations.doctor.bucket",
+    "operations.doctor.finding",
+    "operations.doctor.queue",
+    "operations.provision.plan",
+    "operations.reconcile.completions",
+)
+
+# What a decision may raise, and the codes it may know.
+ERRORS = {"bridge.errors", "bridge.aws_errors"}
 
 # All that a decision needs of the standard library; `datetime` only to calculate with.
 PURE_MAY_IMPORT = {
@@ -160,6 +73,7 @@ PURE_MAY_IMPORT = {
     "collections",
     "dataclasses",
     "datetime",
+    "difflib",
     "enum",
     "fnmatch",
     "functools",
@@ -174,6 +88,11 @@ PURE_MAY_IMPORT = {
 }
 
 CELERY = {"amqp", "billiard", "celery", "kombu", "vine"}
+WITHOUT_CELERY = {"settings", "sqs", "s3", "messages", "idempotency", "delivery", "health", "kubernetes"}
+
+MOST_LINES = 300
+MOST_FILES_AT_THE_TOP = 14
+FILES_IN_A_FOLDER = range(3, 21)
 
 
 def name_of(file: Path) -> str:
@@ -184,16 +103,22 @@ def name_of(file: Path) -> str:
 
 FILES = {name_of(file): file for package in ("bridge", "tasks") for file in (REPOSITORY / package).rglob("*.py")}
 BRIDGE = sorted(name for name in FILES if name.split(".")[0] == "bridge")
-PURE = sorted(name for name, layer in ROOMS.items() if layer == "pure")
-NO_CELERY = sorted(name for name, layer in ROOMS.items() if layer in {"errors", "bottom", "io"})
+FOLDERS = sorted({file.parent for file in (REPOSITORY / "bridge").rglob("*.py")})
 
 
-def entry_of(module: str) -> str | None:
-    """Return the name in ROOMS that speaks for ``module``: its own or its package's; ``bridge`` for itself alone."""
-    name = module
-    while name not in ROOMS and "." in name:
-        name = name.rpartition(".")[0]
-    return name if name in ROOMS and (name != "bridge" or module == "bridge") else None
+def wing_of(module: str) -> str:
+    """Return the second part of a dotted name: ``settings`` for ``bridge.settings.model``, "" for ``bridge``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def row_of(module: str) -> int:
+    """Return the row of WINGS that a module belongs to; one after the last for the package itself."""
+    return next((number for number, wings in enumerate(WINGS) if wing_of(module) in wings), len(WINGS))
+
+
+def is_pure(module: str) -> bool:
+    """Tell whether PURE names the module or the wing that it is in."""
+    return within(module, {f"bridge.{name}" for name in PURE})
 
 
 def imports_of(source: str) -> set[str]:
@@ -207,15 +132,15 @@ def imports_of(source: str) -> set[str]:
     return found
 
 
-def rooms_imported(module: str) -> set[str]:
+def modules_imported(module: str) -> set[str]:
     """Return the modules of our own that ``module`` imports: the longest part of each dotted name that is a file."""
-    rooms = set()
+    modules = set()
     for name in imports_of(FILES[module].read_text(encoding="utf-8")):
         while name not in FILES and "." in name:
             name = name.rpartition(".")[0]  # noqa: PLW2901 - the name is cut until it is a module's
         if name in FILES:
-            rooms.add(name)
-    return rooms
+            modules.add(name)
+    return modules - {module}
 
 
 def within(name: str, packages: set[str]) -> bool:
@@ -223,26 +148,33 @@ def within(name: str, packages: set[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def test_every_file_of_the_bridge_has_its_layer() -> None:
-    """Each module of `bridge` is entered in ROOMS, by its own name or its package's, and no entry is left over."""
-    unlisted = [name for name in BRIDGE if not entry_of(name)]
-    assert not unlisted, f"enter them in ROOMS in tests/test_imports.py, with a layer of MAY_IMPORT: {unlisted}"
-    left_over = set(ROOMS) - {entry_of(name) for name in BRIDGE}
-    assert not left_over, f"in ROOMS, but no such file: {sorted(left_over)}"
+def test_every_name_in_the_tables_is_there() -> None:
+    """WINGS and PURE name modules and folders that exist, and nothing of `bridge` is left out of WINGS."""
+    wings = {wing for row in WINGS for wing in row}
+    assert {f"bridge.{name}" for name in wings | set(PURE)} <= set(FILES)
+    unlisted = {wing_of(name) for name in BRIDGE if name != ROOT} - wings
+    assert not unlisted, f"give them a row in WINGS in tests/test_imports.py: {unlisted}"
 
 
 @pytest.mark.parametrize("module", BRIDGE)
 def test_imports_go_down(module: str) -> None:
-    """A room imports only from its own layer and from those that MAY_IMPORT allows it."""
-    layer = ROOMS[entry_of(module) or pytest.fail(f"{module} is not in ROOMS")]
+    """A wing imports itself, ground files and the wings of the rows above it, never another wing of its own row."""
+    own, row = wing_of(module), row_of(module)
 
-    wrong = {
-        room: ROOMS[entry]
-        for room in rooms_imported(module)
-        if (entry := entry_of(room)) and ROOMS[entry] not in {layer} | MAY_IMPORT[layer]
-    }
+    imported = modules_imported(module) - ({ROOT} if module in AS_A_USER else set())
+    wrong = {other for other in imported if not (wing_of(other) == own or row_of(other) < row)}
 
-    assert not wrong, f"{module} ({layer}) must not know {wrong}"
+    assert not wrong, f"{module} must not import {sorted(wrong)}"
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    """The files of `bridge` form no circle, imports inside functions and for type checkers included."""
+    graph = {module: modules_imported(module) - {ROOT} for module in BRIDGE if module != ROOT}
+
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other in a circle: {' → '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("module", BRIDGE)
@@ -253,22 +185,40 @@ def test_the_bridge_knows_neither_tasks_nor_tests(module: str) -> None:
     assert not {name for name in imported if within(name, {"tasks", "tests"}) or name.startswith(".")}
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_rooms_only_decide(module: str) -> None:
-    """A pure room imports nothing with a clock, an environment, a network, a thread or Celery in it."""
+@pytest.mark.parametrize("module", sorted(filter(is_pure, BRIDGE)))
+def test_pure_modules_only_decide(module: str) -> None:
+    """A pure module imports only pure modules, and nothing with a clock, an environment, a network or a thread."""
     source = FILES[module].read_text(encoding="utf-8")
 
     foreign = {name for name in imports_of(source) if not within(name, PURE_MAY_IMPORT | {"bridge"})}
     assert not foreign, f"{module} imports {sorted(foreign)}: hand their answers in instead"
+    impure = {other for other in modules_imported(module) if not is_pure(other) and other not in ERRORS}
+    assert not impure, f"{module} imports {sorted(impure)}, which are not pure"
 
     clocks = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
     assert not clocks & {"now", "utcnow", "today"}, f"{module} asks for the time: hand it in instead"
 
 
-@pytest.mark.parametrize("module", NO_CELERY)
-def test_only_the_wiring_knows_celery(module: str) -> None:
-    """Rooms below the wiring work without Celery and Kombu, so that these can be replaced and tested apart."""
+@pytest.mark.parametrize("module", [name for name in BRIDGE if wing_of(name) in WITHOUT_CELERY or row_of(name) < 2])
+def test_celery_stays_in_its_wings(module: str) -> None:
+    """The wings below work without Celery and Kombu, so that these can be replaced and tested apart."""
     assert not {name for name in imports_of(FILES[module].read_text(encoding="utf-8")) if within(name, CELERY)}
+
+
+@pytest.mark.parametrize("module", BRIDGE)
+def test_a_file_is_short_enough_to_be_read(module: str) -> None:
+    """No file of `bridge` has more than 300 lines."""
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(REPOSITORY)))
+def test_a_folder_can_be_taken_in_at_a_glance(folder: Path) -> None:
+    """At most 14 files at the top of `bridge`, and 3 to 20 entries in every folder below it."""
+    if folder == REPOSITORY / "bridge":
+        assert len(list(folder.glob("*.py"))) <= MOST_FILES_AT_THE_TOP
+    else:
+        entries = [entry for entry in folder.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").exists()]
+        assert len(entries) in FILES_IN_A_FOLDER
 
 
 def test_no_import_escapes() -> None:

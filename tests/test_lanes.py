@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.lanes import Again, Batches, Lane
+from bridge.delivery.batcher import Again, Batches, Lane
 
 SECONDS = 5.0
 

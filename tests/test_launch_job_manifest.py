@@ -15,8 +15,15 @@ from hypothesis import strategies as st
 
 from bridge import Message
 from bridge.errors import JobRefused, SettingsError
-from bridge.job_manifest import MAX_ANNOTATED_BYTES, check_template, job_manifest, job_name, stored_task, too_long
-from bridge.launched_jobs import launched_job, sendable_attributes
+from bridge.kubernetes.job_manifest import (
+    MAX_ANNOTATED_BYTES,
+    check_template,
+    job_manifest,
+    job_name,
+    stored_task,
+    too_long,
+)
+from bridge.kubernetes.launched_jobs import launched_job, sendable_attributes
 from tasks.launch_job import DEFAULT_TEMPLATE, read_template
 from tests.kube_stand_in import check
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from bridge.lease import Lease, State
-from bridge.leases import LeaseTable
+from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease_table import LeaseTable
 from bridge.sqs.queues import Queue
 
 QUEUE = Queue("q", "https://sqs/1/q", "event")

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge.lease import Lease, State
-from bridge.leases import LeaseTable
+from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease_table import LeaseTable
 from bridge.sqs.queues import Queue
 
 QUEUES = (Queue("q", "https://sqs/1/q", "event"), Queue("p", "https://sqs/1/p", "task"))

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from bridge import settle
-from bridge.lease import Lease
+from bridge.delivery import settler as settle
+from bridge.delivery.lease import Lease
+from bridge.delivery.settle_calls import Settlement
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
-from bridge.settlement import Settlement
 from bridge.sqs.queues import Queue
 from tests.log_events import MESSAGE, REPOSITORY, SETTLEMENT, Found, Unread, events, read
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.receive_size import is_surely_none, receive_size
+from bridge.delivery.receive_size import is_surely_none, receive_size
 
 
 def size(**changed):

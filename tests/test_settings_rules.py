@@ -6,7 +6,8 @@ import pytest
 
 from bridge.errors import SettingsError
 from bridge.settings.loading import load_task_queue_settings, load_worker_settings
-from bridge.settings.rules import is_service_link, queue_url_fault, same_queue, shown
+from bridge.settings.rules import is_service_link, queue_url_fault, same_queue
+from bridge.text import shown
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 OTHER = "https://sqs.eu-west-1.amazonaws.com/123456789012/other"

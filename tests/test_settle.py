@@ -10,12 +10,12 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from prometheus_client import REGISTRY
 
-from bridge.heartbeat import Heartbeat
-from bridge.lease import Lease, State
-from bridge.leases import LeaseTable
+from bridge.delivery.heartbeat import Heartbeat
+from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease_table import LeaseTable
+from bridge.delivery.settle_calls import Settlement
+from bridge.delivery.settler import Settler
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
-from bridge.settle import Settler
-from bridge.settlement import Settlement
 from bridge.sqs.queues import Queue
 from tests.servers.waiting import wait_until
 
@@ -124,7 +124,7 @@ def renewals(result):
 @pytest.fixture
 def room(request, monkeypatch):
     """A started room that pauses only a moment between tries."""
-    monkeypatch.setattr("bridge.settlement.FIRST_PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr("bridge.delivery.settle_calls.FIRST_PAUSE_SECONDS", 0.005)
     room = Room(request.node.name)
     room.settler.start()
     yield room

@@ -6,7 +6,7 @@ import pytest
 from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
-from bridge.spent_timers import LEAST, SpentTimers, forget_spent
+from bridge.worker.event_loop import LEAST, SpentTimers, forget_spent
 
 
 @pytest.fixture

@@ -11,15 +11,18 @@ from celery import Task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import decorators, startup
 from bridge.celery import app
-from bridge.decorators import file_task
 from bridge.errors import SettingsError
-from bridge.intake import TaskLimits
+from bridge.messages.retry_policy import TaskLimits
 from bridge.settings.loading import load_worker_settings
-from bridge.sqs.queues import Queue
-from bridge.startup import check_endpoint, check_options, find_queues, import_tasks, own_outputs, refuse, start_up
-from bridge.task_defaults import apply_defaults
+from bridge.sqs import queues as queues_module
+from bridge.sqs.queues import Queue, check_endpoint, find_queues
+from bridge.task import registry
+from bridge.task.decorators import file_task
+from bridge.task.defaults import apply_defaults
+from bridge.task.registry import import_tasks
+from bridge.worker import startup
+from bridge.worker.startup import check_options, own_outputs, refuse, start_up
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 ENVIRONMENT = {"SQS_QUEUE_URL": URL, "BRIDGE_TASK_MODULES": "my_files", "AWS_REGION": "eu-west-1"}
@@ -29,11 +32,11 @@ NAME = "test_startup.task"
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Only the tasks of a test are declared in it, and none after it."""
-    declared, known = dict(decorators._declared), set(app.tasks)
-    decorators._declared.clear()
+    declared, known = dict(registry._declared), set(app.tasks)
+    registry._declared.clear()
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 
@@ -122,7 +125,7 @@ def test_the_soft_limit_is_always_before_the_hard_one(hard):
     """By ten seconds at most, and never by more than a tenth."""
     task = SimpleNamespace(
         acks_late=True,
-        Request="bridge.request:Request",
+        Request="bridge.worker.request:Request",
         left_alone=frozenset(),
         max_retries=1,
         time_limit=hard,
@@ -150,7 +153,7 @@ def test_a_foreign_base_class_is_refused():
         return None
 
     task = app.task(base=Task, name=NAME, lazy=False)(function)
-    with pytest.raises(SettingsError, match=f"task {NAME}: its base class must be bridge.task.BridgeTask"):
+    with pytest.raises(SettingsError, match=f"task {NAME}: its base class must be bridge.task.base.BridgeTask"):
         limits_of(task)
 
 
@@ -192,7 +195,7 @@ def test_task_modules_are_found_where_the_worker_was_started(task_modules):
     task_modules("startup_one", "from bridge import file_task\n@file_task('x')\ndef one(obj): ...\n")
     import_tasks(("startup_one",))
     assert "startup_one.one" in app.tasks
-    assert "startup_one.one" in decorators._declared
+    assert "startup_one.one" in registry._declared
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def refusal(code):
 )
 def test_what_no_waiting_mends_is_refused(monkeypatch, error, said):
     """Credentials, permissions and queues that are not there."""
-    monkeypatch.setattr(startup, "sqs_client", lambda *_, **__: Sqs(error))
+    monkeypatch.setattr(queues_module, "sqs_client", lambda *_, **__: Sqs(error))
     with pytest.raises(SettingsError, match=said):
         find_queues(settings(), None)
 
@@ -302,7 +305,7 @@ def test_what_no_waiting_mends_is_refused(monkeypatch, error, said):
 )
 def test_an_sqs_that_cannot_be_reached_is_waited_for(monkeypatch, error):
     """The worker starts with what it knows; the dead-letter queue is looked up before it receives."""
-    monkeypatch.setattr(startup, "sqs_client", lambda *_, **__: Sqs(error))
+    monkeypatch.setattr(queues_module, "sqs_client", lambda *_, **__: Sqs(error))
     assert find_queues(settings(), None) == (Queue("uploads", URL, "event"),)
 
 
@@ -334,7 +337,7 @@ def test_the_client_gets_the_region(monkeypatch):
         asked.append((purpose, region))
         return Sqs(refusal("RequestThrottled"))
 
-    monkeypatch.setattr(startup, "sqs_client", client)
+    monkeypatch.setattr(queues_module, "sqs_client", client)
     find_queues(settings(AWS_REGION=""), None)
     assert asked == [("settle", "eu-west-1")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from bridge.stop_event import StopEvent
+from bridge.operations.stopping import StopEvent
 
 
 def test_a_handler_may_set_it_while_its_lock_is_held():

@@ -11,13 +11,13 @@ from celery.app.trace import build_tracer
 from celery.canvas import Signature
 from celery.exceptions import MaxRetriesExceededError, Retry
 
-from bridge import decorators
 from bridge.celery import app
-from bridge.decorators import file_task
-from bridge.failure import failure_of, unwrapped
 from bridge.s3.object import S3Object
-from bridge.task import BridgeTask, Republished, RetryInPlace, wanted_seconds
+from bridge.task import registry
+from bridge.task.base import BridgeTask, Republished, RetryInPlace, wanted_seconds
+from bridge.task.decorators import file_task
 from bridge.testing import run_event, s3_event
+from bridge.worker.failure import failure_of, unwrapped
 
 NAME = "test_task_retry.task"
 
@@ -36,11 +36,11 @@ class Slotted(Exception):  # noqa: N818 - what it is
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Only the tasks of a test are declared in it, and none after it."""
-    declared, known = dict(decorators._declared), set(app.tasks)
-    decorators._declared.clear()
+    declared, known = dict(registry._declared), set(app.tasks)
+    registry._declared.clear()
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 

@@ -7,13 +7,13 @@ import json
 import pytest
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, WorkerLostError
 
-from bridge import decorators
 from bridge.celery import app
-from bridge.decorators import file_task, message_task
 from bridge.errors import ObjectGone
 from bridge.s3.event import parse
 from bridge.s3.object import S3Object, current_source
 from bridge.s3.reader import S3_SOURCE
+from bridge.task import registry
+from bridge.task.decorators import file_task, message_task
 from bridge.testing import (
     RunResult,
     run_event,
@@ -28,11 +28,11 @@ NAME = "test_testing.task"
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Only the tasks of a test are declared in it, and none after it."""
-    declared, known = dict(decorators._declared), set(app.tasks)
-    decorators._declared.clear()
+    declared, known = dict(registry._declared), set(app.tasks)
+    registry._declared.clear()
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 

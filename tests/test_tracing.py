@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bridge.run_context import _failure
-from bridge.tracing import Spans, TracingOff, find_exporters, wanted_exporters
+from bridge.task.run_context import _failure
+from bridge.task.tracing import Spans, TracingOff, find_exporters, wanted_exporters
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from bridge.tracing import Spans
+from bridge.task.tracing import Spans
 
 theirs = InMemorySpanExporter()
 provider = TracerProvider()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.xray import MAX_HEADER_CHARACTERS, TraceParent, parse
+from bridge.task.tracing import MAX_HEADER_CHARACTERS, TraceParent, parse_trace_header
 
 ROOT, PARENT = "1-5759e988-bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 TRACE_ID, SPAN_ID = 0x5759E988BD862E3FE1BE46A994272793, 0x53995C3F42CD8AD8
@@ -33,7 +33,7 @@ def header(trace_id, span_id):
 )
 def test_headers_of_aws(text, sampled):
     """Every form that AWS documents is read; without a decision on sampling the trace is wanted."""
-    assert parse(text) == TraceParent(TRACE_ID, SPAN_ID, sampled)
+    assert parse_trace_header(text) == TraceParent(TRACE_ID, SPAN_ID, sampled)
 
 
 @pytest.mark.parametrize(
@@ -58,20 +58,20 @@ def test_headers_of_aws(text, sampled):
 )
 def test_what_is_no_header(text):
     """Anything else continues no trace, and raises nothing: the header is the sender's to choose."""
-    assert parse(text) is None
+    assert parse_trace_header(text) is None
 
 
 @given(*IDS, st.sampled_from(["0", "1", "?", None]), st.permutations(range(3)))
 def test_every_pair_of_ids_comes_back(trace_id, span_id, sampled, order):
     """Whatever the ids, the order of the fields and the decision on sampling, the ids are those that were written."""
     fields = [*header(trace_id, span_id), "Self=x" if sampled is None else f"Sampled={sampled}"]
-    assert parse(";".join(fields[n] for n in order)) == TraceParent(trace_id, span_id, sampled != "0")
+    assert parse_trace_header(";".join(fields[n] for n in order)) == TraceParent(trace_id, span_id, sampled != "0")
 
 
 @given(st.text(alphabet="Root=Parent;Sampled-0123456789abcdef_+ ", max_size=120) | st.text() | st.none() | st.binary())
 def test_no_header_raises(text):
     """No text, however close to a header, raises; what is read has ids that W3C allows."""
-    found = parse(text)
+    found = parse_trace_header(text)
     assert found is None or (0 < found.trace_id < 2**128 and 0 < found.span_id < 2**64)
 
 
@@ -81,4 +81,4 @@ def test_a_spoilt_id_is_no_id(trace_id, span_id, place, wrong):
     text = ";".join(header(trace_id, span_id))
     place = min(place, len(text) - 1)
     spoilt = text[:place] + wrong + text[place + 1 :]
-    assert parse(spoilt) in (None, parse(text))
+    assert parse_trace_header(spoilt) in (None, parse_trace_header(text))

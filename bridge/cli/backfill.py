@@ -1,4 +1,4 @@
-"""``brigade backfill``: the options, and which backfill they mean. What it does is in bridge/cli/backfill_run.py."""
+"""``brigade backfill``: the options, and which backfill they mean; the work is in bridge/operations/backfill."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bridge.cli.exit_codes import errors_reported
 from bridge.cli.quantities import Moment, Rate, Size
-from bridge.cli.queue_access import told_in_one_line
 
 if TYPE_CHECKING:
-    from bridge.backfill_events import Selection
+    from bridge.operations.backfill.selection import Selection
     from bridge.settings.loading import OperatorSettings
 
 _EXAMPLES = """
@@ -56,10 +56,10 @@ def command(url: str, **options: Any) -> int:
         raise click.UsageError("--task sends to SQS_TASK_QUEUE_URL: --queue-url is for events")
     check_filters(options)
     # Imported here because the SDK and pydantic take half a second, which --help should not.
-    from bridge.cli.backfill_run import Backfill, Target, run
+    from bridge.operations.backfill.run import Backfill, Target, run
     from bridge.settings.loading import load_operator_settings
 
-    with told_in_one_line():
+    with errors_reported():
         environ = dict(os.environ)
         if options["queue_url"]:
             environ["SQS_QUEUE_URL"] = options["queue_url"]
@@ -123,7 +123,7 @@ def queue_for(settings: OperatorSettings, task: str | None) -> str:
 
 def selected(bucket: str, options: dict[str, Any], settings: OperatorSettings) -> Selection:
     """Return what the filters among the options select, our own outputs left out."""
-    from bridge.backfill_events import Selection
+    from bridge.operations.backfill.selection import Selection
     from bridge.s3.outputs import output_prefixes, pairs
 
     outputs = output_prefixes(
@@ -149,7 +149,7 @@ def check_task(name: str, modules: tuple[str, ...]) -> None:
     if not modules:
         return
     from bridge.celery import app
-    from bridge.startup import import_tasks
+    from bridge.task.registry import import_tasks
 
     import_tasks(modules)
     route = getattr(app.tasks.get(name), "route", None)

@@ -1,4 +1,4 @@
-"""``brigade doctor``: the options, and the findings as a table. What is looked at is in bridge/cli/doctor_run.py."""
+"""``brigade doctor``: the options, and the findings as a table; what is looked at is in bridge/operations/doctor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli.queue_access import told_in_one_line
+from bridge.cli.exit_codes import errors_reported
 
 if TYPE_CHECKING:
-    from bridge.finding import Finding
+    from bridge.operations.doctor.finding import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 _EXAMPLES = """
@@ -36,9 +36,9 @@ def command(buckets: tuple[str, ...], write_test: bool, quiet: bool, as_json: bo
     errors (there may be warnings); 1: errors.
     """
     # Imported here because the SDK and Celery take most of a second, which --help should not.
-    from bridge.cli.doctor_run import examine
     from bridge.errors import SettingsError
-    from bridge.finding import Finding
+    from bridge.operations.doctor.finding import Finding
+    from bridge.operations.doctor.run import examine
     from bridge.settings.loading import load_operator_settings
 
     try:
@@ -46,7 +46,7 @@ def command(buckets: tuple[str, ...], write_test: bool, quiet: bool, as_json: bo
     except SettingsError as error:
         findings = [Finding("error", "settings", "environment", str(error), "docs/settings.md")]
     else:
-        with told_in_one_line():
+        with errors_reported():
             findings = [
                 Finding("ok", "settings", "environment", "sound"),
                 *examine(settings, buckets, write_test=write_test),

@@ -14,7 +14,7 @@ import click
 from bridge.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bridge.health import Answer
+    from bridge.health.server import Answer
     from bridge.settings.loading import OperatorSettings
 
 
@@ -62,10 +62,10 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
 
     from bridge import log as logs
     from bridge import metrics
-    from bridge.depths import Depths, watched
-    from bridge.health import Answer, HealthServer, as_json
+    from bridge.health.server import Answer, HealthServer, as_json
+    from bridge.monitoring.queue_depths import Depths, watched
+    from bridge.operations.stopping import StopEvent
     from bridge.sqs.clients import sqs_client
-    from bridge.stop_event import StopEvent
 
     bridge_logger = logging.getLogger("bridge")
     bridge_logger.addHandler(logging.StreamHandler())

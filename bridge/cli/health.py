@@ -33,7 +33,7 @@ def command(url: str | None, probe: str | None, as_json: bool) -> int:
 
     Exit code 0: healthy (alive, ready); 1: not, with the reasons; 2: nobody answers.
     """
-    from bridge.settings.rules import shown
+    from bridge.text import shown
 
     host, port = _address(url)
     path = f"/{probe or 'health'}"

@@ -1,4 +1,4 @@
-"""``brigade jobs``: the Kubernetes Jobs of ``tasks.launch_job``. How requeueing goes: bridge/cli/jobs_requeue.py."""
+"""``brigade jobs``: the Kubernetes Jobs of ``tasks.launch_job``; requeueing is in bridge/operations/jobs_requeue.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bridge.cli.exit_codes import errors_reported, exit_incomplete
+from bridge.cli.options import QueueUrl
 from bridge.cli.quantities import Moment
-from bridge.cli.queue_access import QueueUrl, told_in_one_line, undone
-from bridge.cli.queue_stop import Stop
+from bridge.operations.stopping import Stop
 
 if TYPE_CHECKING:
-    from bridge.job_api import JobApi
-    from bridge.launched_jobs import LaunchedJob
+    from bridge.kubernetes.job_api import JobApi
+    from bridge.kubernetes.launched_jobs import LaunchedJob
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SHOWN_COMMAND = 60
@@ -61,7 +62,7 @@ def command() -> None:
     """Look at the Jobs that tasks.launch_job made of messages, requeue those that failed, and clear up.
 
     The cluster is KUBECONFIG's, else the one this pod is in, else that of ~/.kube/config. Exit code 0: done; 1:
-    something was left undone, or the cluster cannot be reached; 2: wrong arguments or settings.
+    something was left exit_incomplete, or the cluster cannot be reached; 2: wrong arguments or settings.
     """
 
 
@@ -116,7 +117,7 @@ def requeue(
         raise click.UsageError("--selector chooses among all Jobs: it goes with --all")
     if all_failed and force:
         raise click.UsageError("--force is for Jobs that are named; --all takes those that failed")
-    from bridge.cli.jobs_requeue import Requeue
+    from bridge.operations.jobs_requeue import Requeue
 
     with _told(), Stop("finishing the Job at hand") as stop:
         api = _connect(namespace)
@@ -178,8 +179,8 @@ def age(since: datetime | None, now: datetime) -> str:
 
 
 def _jobs(api: JobApi, selector: str | None) -> Iterable[LaunchedJob]:
-    from bridge.job_api import OURS
-    from bridge.launched_jobs import launched_job
+    from bridge.kubernetes.job_api import OURS
+    from bridge.kubernetes.launched_jobs import launched_job
 
     found = api.list(OURS if selector is None else selector)
     return (job for job in map(launched_job, found) if job is not None)
@@ -187,7 +188,7 @@ def _jobs(api: JobApi, selector: str | None) -> Iterable[LaunchedJob]:
 
 def _named(api: JobApi, name: str) -> LaunchedJob | str:
     """The Job, or why it cannot be requeued."""
-    from bridge.launched_jobs import launched_job
+    from bridge.kubernetes.launched_jobs import launched_job
 
     found = api.get(name)
     if found is None:
@@ -197,7 +198,7 @@ def _named(api: JobApi, name: str) -> LaunchedJob | str:
 
 def _connect(namespace: str | None) -> JobApi:
     try:
-        from bridge.job_api import connected
+        from bridge.kubernetes.job_api import connected
     except ModuleNotFoundError as error:
         raise click.ClickException(f"needs {error.name}: pip install 'bucket-brigade[k8s]'") from error
     return connected(namespace)
@@ -207,15 +208,15 @@ def _connect(namespace: str | None) -> JobApi:
 def _told() -> Iterator[None]:
     from bridge.errors import JobNotAccepted
 
-    with told_in_one_line():
+    with errors_reported():
         try:
             yield
         except JobNotAccepted as error:
-            raise undone(str(error)) from error
+            raise exit_incomplete(str(error)) from error
 
 
 def _command(job: LaunchedJob) -> str:
-    from bridge.settings.rules import shown
+    from bridge.text import shown
 
     text = shown(shlex.join(job.command))  # a message gave its arguments, so it may hold anything
     return text if len(text) <= _SHOWN_COMMAND else text[: _SHOWN_COMMAND - 1] + "…"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.queue_access import told_in_one_line
+from bridge.cli.exit_codes import errors_reported
 
 if TYPE_CHECKING:
-    from bridge.provision_plan import Plan, Step, Wanted
+    from bridge.operations.provision.plan import Plan, Step, Wanted
     from bridge.settings.loading import OperatorSettings
 
 _PAST = {"create-queue": "created queue", "set-attributes": "changed queue", "put-notification": "changed bucket"}
@@ -52,13 +52,13 @@ def command(queue: str, dlq: str | None, force: bool, dry_run: bool, as_json: bo
     dlq = dlq or f"{queue}-dlq"
     _check(queue, dlq, options)
     # Imported here because the SDK takes a third of a second, which --help should not.
-    from bridge.provision_plan import plan
-    from bridge.provisioning import carry_out, find, queue_url
+    from bridge.operations.provision.apply import carry_out, find, queue_url
+    from bridge.operations.provision.plan import plan
     from bridge.s3.clients import s3_client
     from bridge.settings.loading import load_operator_settings
     from bridge.sqs.clients import sqs_client
 
-    with told_in_one_line():
+    with errors_reported():
         settings = load_operator_settings()
         wanted = _wanted(queue, dlq, options, settings)
         region = _region(settings)
@@ -108,7 +108,7 @@ def _check(queue: str, dlq: str, options: dict[str, Any]) -> None:
 
 
 def _wanted(queue: str, dlq: str, options: dict[str, Any], settings: OperatorSettings) -> Wanted:
-    from bridge.provision_plan import Wanted
+    from bridge.operations.provision.plan import Wanted
     from bridge.s3.outputs import output_prefixes
 
     events = tuple(f"s3:{event.removeprefix('s3:')}" for event in options["events"] or ("ObjectCreated:*",))

@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.dlq_text import printable
-from bridge.cli.queue_access import (
-    QueueUrl,
-    attributes_of,
-    choose_queue,
-    client_for,
-    queue_settings,
-    told_in_one_line,
-    undone,
-)
+from bridge.cli.exit_codes import errors_reported, exit_incomplete
+from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
+from bridge.sqs.queues import attributes_of
+from bridge.text import printable
 
 if TYPE_CHECKING:
     from bridge.s3.event import ObjectRecord
@@ -54,7 +48,7 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
     """
     from bridge.s3.clients import s3_client
 
-    with told_in_one_line():
+    with errors_reported():
         bucket, key = _destination(url, file.name)
         name = "ObjectCreated:" + ("Put" if file.stat().st_size < _PARTS_FROM_BYTES else "CompleteMultipartUpload")
         settings = queue_settings(queue)
@@ -83,7 +77,7 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
 
 
 def _destination(url: str | None, file_name: str) -> tuple[str, str]:
-    from bridge.settings.rules import shown
+    from bridge.text import shown
 
     if url is None:
         bucket, key = _only_bucket(), ""
@@ -143,7 +137,7 @@ def _upload(s3: Any, file: Path, bucket: str, key: str) -> None:
         # boto3 puts the SDK's error into the text of its own.
         if isinstance(error.__cause__ or error.__context__, Exception):
             raise (error.__cause__ or error.__context__ or error) from None
-        raise undone(" ".join(str(error).split())) from error
+        raise exit_incomplete(" ".join(str(error).split())) from error
 
 
 def _uploaded(s3: Any, bucket: str, key: str, event_name: str) -> ObjectRecord:

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.dlq_text import aligned, messages, printable
-from bridge.cli.queue_access import (
-    QueueUrl,
-    all_queues,
-    attributes_of,
-    choose_queue,
-    client_for,
-    count,
-    queue_settings,
-    told_in_one_line,
-    undone,
-)
+from bridge.cli.exit_codes import errors_reported, exit_incomplete
+from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
+from bridge.cli.printing import aligned, messages
+from bridge.sqs.queues import all_queues, attributes_of, count
+from bridge.text import printable
 
 if TYPE_CHECKING:
     from bridge.settings.loading import QueueSettings
@@ -45,7 +38,7 @@ def show(queue: str | None, as_json: bool) -> int:
 
     Numbers of messages are SQS's own approximations.
     """
-    with told_in_one_line():
+    with errors_reported():
         settings = queue_settings(queue)
         client = client_for(settings)
         chosen = (choose_queue(settings, queue),) if queue is not None else all_queues(settings)
@@ -72,7 +65,7 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
     from bridge.aws_errors import error_code
     from bridge.sqs.queues import queue_name
 
-    with told_in_one_line():
+    with errors_reported():
         settings = queue_settings(queue)
         target = choose_queue(settings, queue)
         client = client_for(settings)
@@ -90,7 +83,7 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
         except Exception as error:
             if "PurgeQueueInProgress" not in error_code(error):
                 raise
-            raise undone("SQS purges a queue once in 60 s at most: try again in a minute") from error
+            raise exit_incomplete("SQS purges a queue once in 60 s at most: try again in a minute") from error
         click.echo(json.dumps({"queue": target.url, "purged": "all"}) if as_json else f"purged {name}")
         return 0
 

@@ -1,4 +1,4 @@
-"""``brigade reconcile``: the options, and what they ask for. What it does is in bridge/cli/reconcile_run.py."""
+"""``brigade reconcile``: the options, and what they ask for. What it does is in bridge/operations/reconcile/run.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.cli import backfill
-from bridge.cli.queue_access import told_in_one_line, undone
-from bridge.completions import STATUSES, UNFINISHED
+from bridge.cli.exit_codes import errors_reported, exit_incomplete
+from bridge.operations.reconcile.completions import STATUSES, UNFINISHED
 
 if TYPE_CHECKING:
-    from bridge.cli.reconcile_run import Reconciliation
+    from bridge.operations.reconcile.run import Reconciliation
     from bridge.settings.loading import OperatorSettings
 
 _EXAMPLES = """
@@ -55,12 +55,12 @@ def command(url: str, **options: Any) -> int:
     # An object that is put from now on is compared with a list of records that is older than it is.
     options["modified_until"] = min(filter(None, (options["modified_until"], datetime.now(UTC))))
     # Imported here because the SDK and Celery take a second, which --help should not.
-    from bridge.cli.reconcile_run import refusal, run
     from bridge.errors import SettingsError, StoreUnavailable
-    from bridge.idempotency.record_index import NoRoom
+    from bridge.operations.reconcile.record_index import NoRoom
+    from bridge.operations.reconcile.run import refusal, run
     from bridge.settings.loading import load_operator_settings
 
-    with told_in_one_line():
+    with errors_reported():
         environ = dict(os.environ)
         if options["queue_url"]:
             environ["SQS_QUEUE_URL"] = options["queue_url"]
@@ -77,7 +77,7 @@ def command(url: str, **options: Any) -> int:
         except (StoreUnavailable, NoRoom) as error:
             if refusal(error):
                 raise SettingsError(str(error)) from error
-            raise undone(str(error)) from error
+            raise exit_incomplete(str(error)) from error
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -93,9 +93,9 @@ def _check(options: dict[str, Any]) -> None:
 
 def _reconciliation(bucket: str, prefix: str, options: dict[str, Any], settings: OperatorSettings) -> Reconciliation:
     """Return what the options and settings ask for; raises ClickException for what has to be mended."""
-    from bridge.cli.backfill_run import Backfill, Target
-    from bridge.cli.reconcile_run import Reconciliation
-    from bridge.decorators import declared_routes
+    from bridge.operations.backfill.run import Backfill, Target
+    from bridge.operations.reconcile.run import Reconciliation
+    from bridge.task.registry import declared_routes
 
     task: str = options["task"]
     if settings.idempotency_url is None:

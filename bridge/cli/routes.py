@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.dlq_text import aligned, printable
-from bridge.cli.queue_access import told_in_one_line
+from bridge.cli.exit_codes import errors_reported
+from bridge.cli.printing import aligned
 from bridge.cli.send import Attribute
+from bridge.text import printable
 
 if TYPE_CHECKING:
     from bridge.messages.explain import Subject
@@ -54,7 +55,7 @@ def command(
     if (key is None) == (body is None):
         raise click.UsageError("give either KEY or --body")
     values = {name: {"DataType": "String", "StringValue": text} for name, text in attributes}
-    with told_in_one_line():
+    with errors_reported():
         rules = _rules()
     text = _read(body) if key is None else _body(key, bucket, event_name, size, rules)
     from bridge.messages.explain import explain
@@ -67,11 +68,10 @@ def command(
 
 
 def _rules() -> Rules:
-    from bridge.decorators import declared_routes
     from bridge.messages.routing import Rules
     from bridge.s3.outputs import output_prefixes, pairs
     from bridge.settings.loading import load_routing_settings
-    from bridge.startup import import_tasks
+    from bridge.task.registry import declared_routes, import_tasks
 
     settings = load_routing_settings()
     import_tasks(settings.task_modules)

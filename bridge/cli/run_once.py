@@ -47,12 +47,11 @@ def command(queue: str | None, max_messages: int, idle_timeout: float) -> int:
     os.environ["BRIDGE_WAIT_TIME_SECONDS"] = str(poll_seconds(idle_timeout, settings.wait_time_seconds))
 
     from bridge.celery import app
-    from bridge.one_shot import Limits, OneShot, use_one_shot
-    from bridge.run_summary import tell
+    from bridge.worker.one_shot import Limits, OneShot, report, use_one_shot
 
     one_shot = OneShot(Limits(max_messages, idle_timeout))
     # A drain that has to stop a task leaves the process at once, from its own thread.
-    one_shot.before_leaving = lambda code: tell(settings, duration_seconds=time.monotonic() - began, exit_code=code)
+    one_shot.before_leaving = lambda code: report(settings, duration_seconds=time.monotonic() - began, exit_code=code)
     use_one_shot(one_shot)
     arguments = [
         "worker",
@@ -73,7 +72,7 @@ def command(queue: str | None, max_messages: int, idle_timeout: float) -> int:
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
     code = code or one_shot.exit_code()
-    tell(settings, duration_seconds=time.monotonic() - began, exit_code=code)
+    report(settings, duration_seconds=time.monotonic() - began, exit_code=code)
     return code
 
 

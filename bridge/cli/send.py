@@ -11,10 +11,12 @@ from typing import Any
 
 import click
 
-from bridge.cli.dlq_text import messages, progress
+from bridge.cli.exit_codes import errors_reported, exit_incomplete
+from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
+from bridge.cli.printing import messages, progress
 from bridge.cli.quantities import Rate
-from bridge.cli.queue_access import QueueUrl, choose_queue, client_for, queue_settings, told_in_one_line, undone
-from bridge.cli.queue_stop import Pace, Stop
+from bridge.operations.rate_limit import RateLimit
+from bridge.operations.stopping import Stop
 from bridge.sqs.quotas import MAX_MESSAGE_ATTRIBUTES, MAX_MESSAGE_BYTES
 
 _SHOWN_IDS = 10
@@ -79,10 +81,10 @@ def command(
     if len(given) > MAX_MESSAGE_ATTRIBUTES:
         raise click.UsageError(f"SQS allows {MAX_MESSAGE_ATTRIBUTES} message attributes, not {len(given)}")
     values = {name: {"DataType": "String", "StringValue": text} for name, text in given.items()}
-    with told_in_one_line(), Stop() as stop:
+    with errors_reported(), Stop() as stop:
         settings = queue_settings(queue)
         target = choose_queue(settings, queue)
-        sender = _Sender(client_for(settings), target.url, values, Pace(rate, stop), stop)
+        sender = _Sender(client_for(settings), target.url, values, RateLimit(rate, stop), stop)
         try:
             sender.send(text for each in _bodies(body, lines) for text in repeat(each, count))
         finally:
@@ -96,12 +98,12 @@ def command(
                 for message_id in sender.ids if sender.sent <= _SHOWN_IDS else ():
                     click.echo(message_id)
         if sender.failed:
-            raise undone(f"SQS did not take {messages(len(sender.failed))}: {sender.failed[0]}")
+            raise exit_incomplete(f"SQS did not take {messages(len(sender.failed))}: {sender.failed[0]}")
         return stop.exit_code
 
 
 class _Sender:
-    def __init__(self, client: Any, url: str, attributes: dict[str, Any], pace: Pace, stop: Stop) -> None:
+    def __init__(self, client: Any, url: str, attributes: dict[str, Any], pace: RateLimit, stop: Stop) -> None:
         self._client = client
         self._url = url
         self._attributes = {"MessageAttributes": attributes} if attributes else {}
@@ -113,8 +115,8 @@ class _Sender:
 
     def send(self, bodies: Iterator[str]) -> None:
         """Send until the bodies end, SQS refuses one, or a signal comes. Raises the SDK's errors."""
-        from bridge.dlq_redrive import in_batches
         from bridge.messages.dead_letter import size_bytes
+        from bridge.operations.dlq.redrive import in_batches
         from bridge.sqs.batches import send_batch
 
         own = sum(size_bytes(name, value) for name, value in self._attributes.get("MessageAttributes", {}).items())

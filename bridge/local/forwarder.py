@@ -23,11 +23,11 @@ import click
 from bridge import log as logs
 from bridge.aws_errors import error_code
 from bridge.errors import SettingsError
+from bridge.operations.stopping import StopEvent
 from bridge.settings.loading import load_queue_settings
 from bridge.sqs.batches import PARALLEL, BatchSender, Outgoing, SendFailed
 from bridge.sqs.clients import sqs_client
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
-from bridge.stop_event import StopEvent
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

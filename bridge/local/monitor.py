@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bridge.errors import BridgeError
-from bridge.local import tether
+from bridge.local import die_with_parent as tether
 from bridge.local.worker import PACKAGES
 
 #: Flower's own port, if it is free.

@@ -20,7 +20,7 @@ from botocore.session import Session
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from bridge.local.moto_turns import take_turns
+from bridge.local.moto_locks import take_turns
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

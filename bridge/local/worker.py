@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bridge.local import tether
+from bridge.local import die_with_parent as tether
 
 # The folder that holds the packages `bridge` and `tasks`: the checkout, or site-packages.
 PACKAGES = Path(__file__).resolve().parents[2]

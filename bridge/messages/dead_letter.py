@@ -24,6 +24,7 @@ from bridge.errors import MalformedEvent
 from bridge.messages.verdicts import DeadLetter
 from bridge.s3.event import parse
 from bridge.sqs.quotas import MAX_MESSAGE_ATTRIBUTES
+from bridge.times import iso_utc
 
 CAUSE_ATTRIBUTE = "BridgeCause"
 CAUSE_KEYS = (
@@ -72,8 +73,8 @@ def cause(
         "task_id": task_id,
         "attempts": attempts,
         "source_queue": source_queue,
-        "first_received_at": iso(int(first) / 1000) if first else None,
-        "dead_lettered_at": iso(now),
+        "first_received_at": iso_utc(int(first) / 1000) if first else None,
+        "dead_lettered_at": iso_utc(now),
         "worker": worker,
     }
 
@@ -169,7 +170,7 @@ class Letter:
         return {
             "id": self.id,
             "message_id": self.message_id,
-            "when": iso(self.when),
+            "when": None if self.when is None else iso_utc(self.when),
             "reason": self.reason,
             "task": self.task,
             "error_type": self.error_type,
@@ -223,13 +224,6 @@ def read_letter(raw: Mapping[str, Any]) -> Letter:
         cause=why,
         raw=raw,
     )
-
-
-def iso(epoch_seconds: float | None) -> str | None:
-    """Return a moment as ISO 8601 text in UTC, to the millisecond."""
-    if epoch_seconds is None:
-        return None
-    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _cause(raw: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -96,3 +96,13 @@ def _not_where(route: Route, attributes: Attributes) -> Sequence[str]:
         elif not matches(pattern, value):
             reasons.append(f"message attribute {name} is not {pattern}")
     return reasons
+
+
+def describe(route: Route) -> str:
+    """Return one route in words."""
+    if route.kind == "file":
+        return f"{route.task}  ←  s3://{route.bucket}/{route.key}  {' '.join(route.events)}"
+    if route.everything:
+        return f"{route.task}  ←  every message"
+    where = ", ".join(f"{name}={pattern}" for name, pattern in route.where)
+    return f"{route.task}  ←  messages that are no S3 events{f' with {where}' if where else ''}"

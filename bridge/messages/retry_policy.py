@@ -32,6 +32,15 @@ FailureKind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """What the bridge must know of a task before it runs."""
+
+    max_retries: int | None
+    time_limit_seconds: float
+    visibility_timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """How a run ended, in plain data.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote_plus
 
 from bridge.s3.event import ObjectRecord
+from bridge.times import iso_utc_z
 
 #: The name of the notification configuration in a real event; here it names the command that wrote the event.
 CONFIGURATION_ID = "brigade-backfill"
@@ -53,7 +54,7 @@ def encoded_key(key: str) -> str:
 
 def event_time(moment: datetime) -> str:
     """Return a moment as S3's events have it: UTC with milliseconds and a Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso_utc_z(moment.timestamp())
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

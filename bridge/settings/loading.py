@@ -31,7 +31,8 @@ from bridge.settings.model import (
     WorkerSettings,
 )
 from bridge.settings.region import EMULATOR_REGION, is_aws_host, is_region_name, region_for
-from bridge.settings.rules import Faults, shown
+from bridge.settings.rules import Faults
+from bridge.text import shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

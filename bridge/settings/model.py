@@ -17,31 +17,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.settings import rules
-from bridge.settings.rules import Faults, shown
-
-
-def _on_off(value: object) -> object:
-    if isinstance(value, str):
-        if value not in ("on", "off"):
-            raise ValueError("must be on or off")
-        return value == "on"
-    return value
-
-
-def _level(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _printable(value: object) -> object:
-    if isinstance(value, str) and not value.isprintable():
-        raise ValueError("must be printable")
-    return value
-
-
-def _address(value: object) -> object:
-    if isinstance(value, str) and (fault := rules.host_fault(value)):
-        raise ValueError(fault)
-    return value
+from bridge.settings.rules import Faults
+from bridge.text import shown, without_credentials
 
 
 class Settings(BaseSettings):
@@ -68,7 +45,9 @@ class Settings(BaseSettings):
 class HealthSettings(Settings):
     """Where a worker serves its health; port 0 means nowhere."""
 
-    health_host: Annotated[str, BeforeValidator(_address)] = Field("127.0.0.1", validation_alias="BRIDGE_HEALTH_HOST")
+    health_host: Annotated[str, BeforeValidator(rules.address)] = Field(
+        "127.0.0.1", validation_alias="BRIDGE_HEALTH_HOST"
+    )
     health_port: int = Field(8080, ge=0, le=65_535, validation_alias="BRIDGE_HEALTH_PORT")
 
     @property
@@ -94,7 +73,7 @@ class MonitorSettings(Settings):
     @property
     def monitor_shown(self) -> str | None:
         """The bus without user and password, fit for logs."""
-        return None if self.monitor_url is None else rules.without_credentials(self.monitor_url.get_secret_value())
+        return None if self.monitor_url is None else without_credentials(self.monitor_url.get_secret_value())
 
 
 class RegionalSettings(Settings):
@@ -154,7 +133,7 @@ class ArchiveSettings(RegionalSettings):
 class JobSettings(ResultsSettings):
     """What ``tasks.launch_job`` needs; ``job_template`` is the path of a manifest; None: the one that comes along."""
 
-    job_template: Annotated[str | None, BeforeValidator(_printable)] = Field(
+    job_template: Annotated[str | None, BeforeValidator(rules.printable)] = Field(
         None, validation_alias="BRIDGE_JOB_TEMPLATE"
     )
 
@@ -252,7 +231,7 @@ class WorkerSettings(
         validation_alias="SQS_QUEUE_URL", description="the URL of the queue that S3 notifies"
     )
     visibility_timeout_seconds: int = Field(120, ge=6, le=43_200, validation_alias="BRIDGE_VISIBILITY_TIMEOUT_SECONDS")
-    heartbeat: Annotated[bool, BeforeValidator(_on_off)] = Field(True, validation_alias="BRIDGE_HEARTBEAT")
+    heartbeat: Annotated[bool, BeforeValidator(rules.on_off)] = Field(True, validation_alias="BRIDGE_HEARTBEAT")
     wait_time_seconds: int = Field(20, ge=0, le=20, validation_alias="BRIDGE_WAIT_TIME_SECONDS")
     poll_interval_seconds: float = Field(
         0, ge=0, le=300, allow_inf_nan=False, validation_alias="BRIDGE_POLL_INTERVAL_SECONDS"
@@ -262,14 +241,14 @@ class WorkerSettings(
     spare_receives: int = Field(10, ge=0, le=1000, validation_alias="BRIDGE_SPARE_RECEIVES")
     drain_seconds: float = Field(25, ge=0, le=7200, allow_inf_nan=False, validation_alias="BRIDGE_DRAIN_SECONDS")
     log_format: Literal["text", "json"] | None = Field(None, validation_alias="BRIDGE_LOG_FORMAT")
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)] = Field(
-        "INFO", validation_alias="BRIDGE_LOG_LEVEL"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(rules.level)] = (
+        Field("INFO", validation_alias="BRIDGE_LOG_LEVEL")
     )
-    pod_name: Annotated[str, BeforeValidator(_printable)] = Field(
+    pod_name: Annotated[str, BeforeValidator(rules.printable)] = Field(
         default_factory=socket.gethostname, validation_alias="BRIDGE_POD_NAME"
     )
     pushgateway_url: str | None = Field(None, validation_alias="BRIDGE_PUSHGATEWAY_URL")
-    job_id: Annotated[str | None, BeforeValidator(_printable)] = Field(None, validation_alias="BRIDGE_JOB_ID")
+    job_id: Annotated[str | None, BeforeValidator(rules.printable)] = Field(None, validation_alias="BRIDGE_JOB_ID")
 
     @field_validator("pushgateway_url")
     @classmethod

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from bridge.settings.region import region_of_queue_url
+from bridge.text import shown
 
 TEST_NAMES = frozenset({"SQS_TEST_ENDPOINT"})
 """Names that only the test-suite reads; a worker started in the same shell must not stumble over them."""
@@ -24,8 +25,6 @@ BROKER_NAMES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WR
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """What the URL of the monitor bus may say about TLS: paths of files. Certificates are always verified."""
 
-_LONGEST_SHOWN = 120
-
 
 class Faults(ValueError):  # noqa: N818 - carries several faults, each a whole sentence that names its setting
     """One or more complete faults; ``texts`` holds them in the order in which they are to be told."""
@@ -33,14 +32,6 @@ class Faults(ValueError):  # noqa: N818 - carries several faults, each a whole s
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = tuple(texts)
         super().__init__("; ".join(self.texts))
-
-
-def shown(text: str) -> str:
-    """``text`` as it may stand in a one-line message: unprintable characters escaped, cut, a URL's password masked."""
-    # str.isprintable is False for every character that splits a line, also for U+2028 and NEL.
-    text = re.sub(r"//.*@", "//…@", text, flags=re.DOTALL)
-    cut = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
 # --- names ------------------------------------------------------------------------------------------------------
@@ -229,12 +220,6 @@ def bus_url_fault(url: str) -> str | None:
     return None
 
 
-def without_credentials(url: str) -> str:
-    """``url`` without user, password and query, fit for logs."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def module_fault(name: str) -> str | None:
     """Why ``name`` cannot be imported as a module of tasks, or None."""
     if name.endswith(".py"):
@@ -275,3 +260,34 @@ def idempotency_url(url: str) -> str:
     if not found[2]:
         raise ValueError("must be s3://bucket/prefix: without a prefix all of the bucket would count as our output")
     return f"s3://{found[1]}{found[2]}"
+
+
+# --- values as pydantic hands them over --------------------------------------------------------------------------
+
+
+def on_off(value: object) -> object:
+    """``on`` or ``off`` as a bool; what is no text is left as it is. Raises ValueError with the rule."""
+    if isinstance(value, str):
+        if value not in ("on", "off"):
+            raise ValueError("must be on or off")
+        return value == "on"
+    return value
+
+
+def level(value: object) -> object:
+    """A log level in capitals."""
+    return value.upper() if isinstance(value, str) else value
+
+
+def printable(value: object) -> object:
+    """The value, if it is printable. Raises ValueError with the rule."""
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must be printable")
+    return value
+
+
+def address(value: object) -> object:
+    """The value, if a server can listen on it. Raises ValueError with the rule."""
+    if isinstance(value, str) and (fault := host_fault(value)):
+        raise ValueError(fault)
+    return value

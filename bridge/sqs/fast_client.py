@@ -34,7 +34,8 @@ from bridge.sqs.curl_errors import network_error, refusal
 from bridge.sqs.sigv4 import Signer
 
 #: What a receive is given beyond ``read_seconds`` (as much again, if that is more) once an answer was too slow for it.
-#: The liveness calls a receiver dead after three times its longest call (bridge/liveness.py), which this stays below.
+#: The liveness calls a receiver dead after three times its longest call (bridge/health/liveness.py), which this stays
+#: below.
 SLOW_ANSWER_SECONDS = 7.5
 
 _all: weakref.WeakSet[SqsCalls] = weakref.WeakSet()

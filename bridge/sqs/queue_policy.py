@@ -1,4 +1,4 @@
-"""What a queue's access policy lets S3 do, and the statement that lets it. Pure.
+"""A queue's policies: what its access policy lets S3 do, the statement that lets it, and its RedrivePolicy. Pure.
 
 Sources: docs.aws.amazon.com/AmazonS3/latest/userguide/grant-destinations-permissions-to-s3.html (the statement) and the
 IAM user guide on policy elements. Only what S3 needs is judged: this is no policy simulator.
@@ -119,3 +119,12 @@ def _granted(condition: Any, bucket_arn: str) -> Right:
 def _texts(value: Any) -> list[str]:
     found = value if isinstance(value, list) else [value]
     return [item for item in found if isinstance(item, str)]
+
+
+def redrive_policy(attributes: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the RedrivePolicy of a queue; empty when it has none, or none that can be read."""
+    try:
+        policy = json.loads(attributes.get("RedrivePolicy") or "{}")
+    except ValueError:
+        return {}
+    return policy if isinstance(policy, dict) else {}

@@ -6,19 +6,27 @@ An SQS that cannot be reached may come back: the deferred queue lookup asks unti
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, error_code
+from botocore.exceptions import NoCredentialsError, PartialCredentialsError, ProfileNotFound
+
+from bridge.aws_errors import ACCESS_DENIED, INVALID_CREDENTIALS, NO_SUCH_QUEUE, PERMANENT, error_code
 from bridge.errors import SettingsError
 from bridge.log import get_logger
+from bridge.settings.region import is_aws_host, region_of_queue_url
+from bridge.settings.rules import same_queue
+from bridge.sqs.clients import sqs_client
+from bridge.sqs.queue_policy import redrive_policy
 from bridge.sqs.quotas import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from bridge.settings.loading import QueueSettings, WorkerSettings
 
 log = get_logger(__name__)
 
@@ -60,7 +68,7 @@ def look_up(client: Any, queue: Queue, dlq_url: str | None) -> Queue:
     Raises SettingsError for what a person has to mend, and the SDK's own error for what may pass.
     """
     attributes = _attributes(client, queue.url, "SQS_TASK_QUEUE_URL" if queue.kind == "task" else "SQS_QUEUE_URL")
-    redrive = _redrive_policy(attributes)
+    redrive = redrive_policy(attributes)
     if dlq_url is None:
         dlq_url = _dlq_from(client, queue, redrive)
     if dlq_url == queue.url:
@@ -75,6 +83,75 @@ def look_up(client: Any, queue: Queue, dlq_url: str | None) -> Queue:
         dlq_max_bytes=int(dlq.get("MaximumMessageSize") or MAX_MESSAGE_BYTES),
         max_receives=int(count) if count is not None else None,
     )
+
+
+def all_queues(settings: QueueSettings) -> tuple[Queue, ...]:
+    """Return the queues that the settings name, those of S3 events first; dead-letter queues are not looked up."""
+    return named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
+
+
+def find_queues(settings: WorkerSettings, session: Any) -> tuple[Queue, ...]:
+    """Return the queues with their dead-letter queues; those of an unreachable SQS without (the bridge asks again).
+
+    Raises SettingsError for what a person has to mend.
+    """
+    queues = named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
+    try:
+        client = sqs_client("settle", settings.region, session=session)
+        for queue in queues:
+            check_endpoint(client, queue.url)
+        found = tuple(look_up(client, queue, settings.sqs_dlq_url) for queue in queues)
+    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+        raise SettingsError(f"AWS credentials: {error}") from error
+    except SettingsError:
+        raise
+    except Exception as error:  # network errors, throttling, 5xx
+        if error_code(error) in ACCESS_DENIED | INVALID_CREDENTIALS:
+            raise SettingsError(f"AWS refuses the credentials for {queues[0].url}: {error}") from error
+        log.warning("sqs_unreachable", queue=queues[0].name, error_type=error_code(error), error=str(error))
+        return queues
+    for queue in found:
+        if any(same_queue(queue.dlq_url, other.url) for other in found):
+            raise SettingsError(
+                f"{queue.dlq_url} is a dead-letter queue and is read as a queue too: a message that fails would come "
+                "back to it for ever"
+            )
+    return found
+
+
+def check_endpoint(client: Any, queue_url: str) -> None:
+    """Raise SettingsError when the SDK would ask another SQS than the one the queue is in.
+
+    boto3 sends to its client's endpoint, whatever host the QueueUrl names, and SQS then says that there is no queue.
+    """
+    endpoint = client.meta.endpoint_url
+    if not is_aws_host(endpoint):
+        return
+    if not is_aws_host(queue_url):
+        raise SettingsError(f"{queue_url} is not on AWS: set AWS_ENDPOINT_URL_SQS to the address of its server")
+    region = region_of_queue_url(queue_url)
+    if region not in (None, client.meta.region_name):
+        raise SettingsError(f"{queue_url} is in {region}, and the region is {client.meta.region_name}: set AWS_REGION")
+
+
+def attributes_of(client: Any, url: str) -> dict[str, str]:
+    """Return what SQS says of a queue. Raises SettingsError when there is no such queue or it may not be asked."""
+    try:
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    except Exception as error:
+        code = error_code(error)
+        if code in NO_SUCH_QUEUE:
+            raise SettingsError(f"there is no queue {url} at {client.meta.endpoint_url}") from error
+        if code in PERMANENT:
+            raise SettingsError(f"{url} may not be looked at (sqs:GetQueueAttributes): {code}") from error
+        raise
+    attributes: dict[str, str] = answer.get("Attributes", {})
+    return attributes
+
+
+def count(attributes: dict[str, str], which: str = "") -> int:
+    """Return ApproximateNumberOfMessages, or its ``NotVisible`` or ``Delayed`` kin."""
+    return int(attributes.get(f"ApproximateNumberOfMessages{which}") or 0)
 
 
 def _attributes(client: Any, url: str, called: str) -> dict[str, str]:
@@ -93,12 +170,7 @@ def _attributes(client: Any, url: str, called: str) -> dict[str, str]:
     return attributes
 
 
-def _redrive_policy(attributes: dict[str, str]) -> dict[str, Any]:
-    policy = json.loads(attributes.get("RedrivePolicy") or "{}")
-    return policy if isinstance(policy, dict) else {}
-
-
-def _dlq_from(client: Any, queue: Queue, redrive: dict[str, Any]) -> str:
+def _dlq_from(client: Any, queue: Queue, redrive: Mapping[str, Any]) -> str:
     arn = str(redrive.get("deadLetterTargetArn") or "")
     if not arn:
         raise SettingsError(

@@ -63,7 +63,7 @@ def brigade(
 
     forget_clients()  # an S3 client made for another server
     # The test servers are one server each, so a short poll tells that a queue is empty, a second sooner.
-    monkeypatch.setattr("bridge.cli.dlq_reader.WAIT_SECONDS", 0)
+    monkeypatch.setattr("bridge.operations.dlq.reader.WAIT_SECONDS", 0)
     yield run
     forget_clients()
 

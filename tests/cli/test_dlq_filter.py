@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dlq_filter import Filter, age_seconds
 from bridge.messages.dead_letter import read_letter
+from bridge.operations.dlq.filter import Filter, age_seconds
 
 BASE = read_letter({"MessageId": "m-1", "ReceiptHandle": "h", "Body": "x"})
 WORDS = st.sampled_from(["exhausted", "permanent", "a/b.csv", "a/c.txt", "uploads-eu", "uploads-us", "m-1", "t-1"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.cli import dlq_reader
-from bridge.cli.dlq_reader import Reader
-from bridge.cli.queue_stop import Stop
+from bridge.operations.dlq import reader as dlq_reader
+from bridge.operations.dlq.reader import Reader
+from bridge.operations.stopping import Stop
 from tests.servers.sqs import counts, receive, send
 from tests.servers.waiting import wait_until
 

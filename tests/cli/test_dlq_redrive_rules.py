@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dlq_redrive import MAX_REDRIVES, entry_for, in_batches, left_because
 from bridge.messages.dead_letter import read_letter, size_bytes
+from bridge.operations.dlq.redrive import MAX_REDRIVES, entry_for, in_batches, left_because
 from tests.cli.conftest import letter_arguments
 
 VALUES = st.one_of(

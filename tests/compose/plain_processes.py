@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from bridge.local import tether
+from bridge.local import die_with_parent as tether
 from tests.compose import compose_file as compose
 from tests.servers import elasticmq
 from tests.servers.port import free_port

@@ -1,4 +1,4 @@
-"""What bridge.celery and bridge.startup lean on in Celery's app and its settings."""
+"""What bridge.celery and bridge.worker.startup lean on in Celery's app and its settings."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_tasks_request_class_may_be_named():
 
 
 def test_a_receivers_exception_is_swallowed_and_its_system_exit_is_not(caplog):
-    """Signal.send logs an Exception and goes on; only SystemExit ends the start: bridge.startup.refuse."""
+    """Signal.send logs an Exception and goes on; only SystemExit ends the start: bridge.worker.startup.refuse."""
 
     def fail(**_):
         raise ValueError("from a receiver")

@@ -1,4 +1,4 @@
-"""What Celery tells a Request about the end of its task, in each pool: what bridge.request makes verdicts from."""
+"""How Celery tells a Request that its task has ended, in each pool: what bridge.worker.request decides by."""
 
 from __future__ import annotations
 

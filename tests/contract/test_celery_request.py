@@ -1,4 +1,4 @@
-"""What bridge.request leans on in Celery's Request: which handler calls acknowledge or reject, and what it stores."""
+"""What bridge.worker.request leans on in Celery's Request: who calls acknowledge or reject, and what it stores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.contract import message_for, new_app
 
 
 class EndedRequest(Request):
-    """Notes how it was ended, as bridge.request's does, and never calls the broker."""
+    """Notes how it was ended, as bridge.worker.request's does, and never calls the broker."""
 
     def __init__(self, message, **options):
         super().__init__(message, **options)
@@ -107,7 +107,7 @@ def test_the_pool_is_given_our_handlers_and_the_tasks_time_limits(request_of):
     [
         (ValueError("x"), "FAILURE", ["task_failure"]),
         (TimeLimitExceeded(1), "PENDING", []),  # on_timeout comes afterwards and stores it
-        (WorkerLostError("x"), "PENDING", []),  # counted as requeued, so bridge.request announces it
+        (WorkerLostError("x"), "PENDING", []),  # counted as requeued, so bridge.worker.request announces it
     ],
 )
 def test_each_failure_is_rejected_once(app, request_of, error, stored, sent):
@@ -127,7 +127,7 @@ def test_each_failure_is_rejected_once(app, request_of, error, stored, sent):
 
 
 def test_on_failure_with_memory_error_raises_in_the_parent(request_of):
-    """Why bridge.request ends that one by itself."""
+    """Why bridge.worker.request ends that one by itself."""
     with pytest.raises(MemoryError):
         request_of().on_failure(_info(MemoryError("x")))
 
@@ -217,7 +217,7 @@ def test_time_limits_of_a_wrong_form_are_found_only_at_the_pool(request_of):
 
 
 def test_the_disabled_backend_takes_a_failure_and_knows_of_no_success():
-    """Without a result backend both calls of bridge.request do nothing, and raise nothing."""
+    """Without a result backend both calls of bridge.worker.request do nothing, and raise nothing."""
     app = Celery("none", broker="memory://", set_as_current=False)
     task = app.task(shared=False, name="some.task")(_nothing)
     request = Request(message_for("some.task"), app=app, task=task)

@@ -1,4 +1,4 @@
-"""The signals around a run, on which bridge.run_context builds: who sends them, where, and with what."""
+"""The signals around a run, on which bridge.task.run_context builds: who sends them, where, and with what."""
 
 from __future__ import annotations
 

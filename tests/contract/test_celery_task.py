@@ -1,4 +1,4 @@
-"""What bridge.task and bridge.decorators lean on in Celery's Task, Retry and autoretry."""
+"""What bridge.task and bridge.task.decorators lean on in Celery's Task, Retry and autoretry."""
 
 from __future__ import annotations
 

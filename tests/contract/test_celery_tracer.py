@@ -95,7 +95,7 @@ def test_the_tracer_is_built_from_name_task_and_app():
 
 
 def test_without_a_content_type_the_body_is_not_decoded(app):
-    """What a pool runs takes the arguments as they are then: bridge.request has the body of an event decoded."""
+    """What a pool runs takes the arguments as they are then: bridge.worker.request has the body of an event decoded."""
 
     def add(self, value):
         return value + 1

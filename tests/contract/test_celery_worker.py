@@ -1,4 +1,4 @@
-"""How a Celery worker starts, restarts and stops around a consumer bootstep such as bridge.lifecycle's."""
+"""How a Celery worker starts, restarts and stops around a consumer bootstep such as bridge.worker.runtime's."""
 
 from __future__ import annotations
 

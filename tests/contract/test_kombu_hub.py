@@ -1,4 +1,4 @@
-"""What bridge.gate's Waker leans on in Kombu's event loop."""
+"""What bridge.delivery.run_queue's Waker leans on in Kombu's event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bridge.spent_timers leans on in Kombu's timer, and that it is still needed."""
+"""What bridge.worker.event_loop leans on in Kombu's timer, and that it is still needed."""
 
 from __future__ import annotations
 

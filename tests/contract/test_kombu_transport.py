@@ -1,4 +1,4 @@
-"""What bridge.transport leans on in Kombu's SQS transport and in the virtual transport below it."""
+"""What bridge.worker.transport leans on in Kombu's SQS transport and in the virtual transport below it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A worker's delivery without threads: the real parts, wired as in ``bridge.lifecycle``, each step taken when asked.
+"""A worker's delivery without threads: the real parts, wired as in ``bridge.worker.runtime``, each step taken when
+asked.
 
 What a thread would wait for ends its step instead: a lane takes one due batch and makes its call, and who would have
 to wait for a renewal under way (``Blocked``) is tried again later.
@@ -12,15 +13,21 @@ import weakref
 
 import pytest
 
-from bridge import deletes, gate, heartbeat, intake, lanes, metrics, settle
-from bridge.gate import Gate
-from bridge.heartbeat import Heartbeat
-from bridge.intake import Intake, TaskLimits
-from bridge.lease import State
-from bridge.leases import LeaseTable
+from bridge import metrics
+from bridge.delivery import batcher as lanes
+from bridge.delivery import heartbeat, intake
+from bridge.delivery import run_queue as gate
+from bridge.delivery import settle_calls as deletes
+from bridge.delivery import settler as settle
+from bridge.delivery.heartbeat import Heartbeat
+from bridge.delivery.intake import Intake
+from bridge.delivery.lease import State
+from bridge.delivery.lease_table import LeaseTable
+from bridge.delivery.run_queue import Gate
+from bridge.delivery.settler import Settler
+from bridge.messages.retry_policy import TaskLimits
 from bridge.messages.routing import Route, Rules
 from bridge.messages.verdicts import HandBack
-from bridge.settle import Settler
 from bridge.sqs.queues import Queue
 from tests.delivery.watch import Blocked, Watch
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridge import bounds
-from bridge.bounds import MAX_TASKS_PER_CHILD, bound_children, container_memory_bytes
+from bridge.worker import pool as bounds
+from bridge.worker.pool import MAX_TASKS_PER_CHILD, bound_children, container_memory_bytes
 
 GIB = 2**30
 V1_NO_LIMIT = 9_223_372_036_854_771_712

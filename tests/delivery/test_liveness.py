@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import metrics
-from bridge.liveness import LOOP_SECONDS, Liveness, ReceiverState, longest_call_seconds, why_dead
+from bridge.delivery.receivers import ReceiverState
+from bridge.health.liveness import LOOP_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.sqs.clients import RECEIVE_GRACE_SECONDS
 
 LONGEST = 75.0
@@ -94,7 +95,7 @@ def test_look_says_so_at_the_change_only(caplog):
     """``worker_stuck`` once, ``worker_unstuck`` once, and the gauge with every look."""
     answers = iter([[], ["a hangs"], ["a hangs", "b hangs"], [], []])
     liveness = Liveness(lambda: next(answers))
-    with caplog.at_level(logging.DEBUG, logger="bridge.liveness"):
+    with caplog.at_level(logging.DEBUG, logger="bridge.health.liveness"):
         seen = [(liveness.look(), metrics.live._value.get(), len(caplog.records)) for _ in range(5)]
     assert seen == [([], 1, 0), (["a hangs"], 0, 1), (["a hangs", "b hangs"], 0, 1), ([], 1, 2), ([], 1, 2)]
     stuck, unstuck = caplog.records

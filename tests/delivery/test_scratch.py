@@ -18,8 +18,9 @@ import pytest
 
 from bridge import scratch
 from bridge.celery import app
-from bridge.decorators import _declared, file_task
 from bridge.errors import NotEnoughDisk
+from bridge.task.decorators import file_task
+from bridge.task.registry import _declared
 from bridge.testing import run_event, s3_event, s3_object
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from bridge.lease import State
+from bridge.delivery.lease import State
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.testing import s3_event
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan

@@ -14,7 +14,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.lease import State
+from bridge.delivery.lease import State
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.testing import s3_event
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan

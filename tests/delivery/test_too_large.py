@@ -7,8 +7,9 @@ import tempfile
 import pytest
 
 from bridge.celery import app
-from bridge.decorators import _declared, file_task
 from bridge.errors import ObjectTooLarge
+from bridge.task.decorators import file_task
+from bridge.task.registry import _declared
 from bridge.testing import run_event, s3_event, s3_object
 
 NAME = "test_too_large.read"

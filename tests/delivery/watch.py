@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from bridge.lease import State
+from bridge.delivery.lease import State
 from bridge.messages.retry_policy import cut_delay
 from bridge.messages.verdicts import DeadLetter, Delete, RetryIn
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.liveness import LOOP_SECONDS, longest_call_seconds
+from bridge.health.liveness import LOOP_SECONDS, longest_call_seconds
 from tests.delivery_e2e.conftest import Scenarios, Site, kill, patient
 from tests.health.asking import await_status, told
 from tests.servers.port import free_port

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.health import HealthServer
+from bridge.health.server import HealthServer
 from tests.delivery_e2e.conftest import Scenarios, Site, kill
 from tests.health.asking import ask, await_status, samples, told
 from tests.health.conftest import scenario

@@ -12,9 +12,9 @@ from bridge.idempotency import claiming as guard_module
 from bridge.idempotency.claiming import MAX_RESULT_BYTES, TRIES, Claim, Guard, Run, use_guard
 from bridge.idempotency.identity import of_key
 from bridge.idempotency.record import from_json
-from bridge.idempotency.release import MOST_WAITING, Release, Releases, release_all, release_now
 from bridge.idempotency.store import Refused
 from bridge.idempotency.transitions import Done
+from bridge.worker.claim_release import MOST_WAITING, Release, Releases, release_all, release_now
 from tests.idempotency.memory_store import MemoryStore
 from tests.servers.waiting import wait_until
 

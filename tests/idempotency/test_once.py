@@ -12,11 +12,8 @@ import pytest
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Reject, Retry
 
-from bridge import decorators
 from bridge.celery import app
-from bridge.decorators import declared_routes, file_task, message_task
 from bridge.errors import ClaimLost, ObjectChanged, ObjectGone
-from bridge.failure import failure_of, unwrapped
 from bridge.idempotency import claiming as guard_module
 from bridge.idempotency.claiming import Guard, Run, use_guard
 from bridge.idempotency.record import from_json
@@ -26,8 +23,12 @@ from bridge.messages.routing import Rules, ToTask, route
 from bridge.messages.verdicts import Delete
 from bridge.s3.object import S3Object
 from bridge.s3.progress import MAX_BYTES
-from bridge.task import BridgeTask, MustWait, NothingToDo
+from bridge.task import registry
+from bridge.task.base import BridgeTask, MustWait, NothingToDo
+from bridge.task.decorators import file_task, message_task
+from bridge.task.registry import declared_routes
 from bridge.testing import SPARE_RECEIVES, s3_event
+from bridge.worker.failure import failure_of, unwrapped
 from tests.idempotency.memory_store import MemoryStore
 
 NAME = "test_once.task"
@@ -36,11 +37,11 @@ NAME = "test_once.task"
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Only the tasks of a test are declared in it, and none after it."""
-    declared, known = dict(decorators._declared), set(app.tasks)
-    decorators._declared.clear()
+    declared, known = dict(registry._declared), set(app.tasks)
+    registry._declared.clear()
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 
@@ -204,7 +205,7 @@ def test_two_tasks_claim_the_same_event_each_for_itself(store):
     """The claim is the task's: another name is another work, as after a rename."""
     counting()
     deliver(event_of("in/a"))
-    decorators._declared.clear()
+    registry._declared.clear()
     runs = []
 
     @file_task("in/*", name=f"{NAME}2")
@@ -435,7 +436,7 @@ def test_a_message_outlasts_a_claim_within_its_receives(store, clock, monkeypatc
     """With the shortest waits that chance can bring: looking is no attempt, and must not be taken for killing pods."""
     counting()
     hold(event_of("in/a"), store, clock, seconds=seconds)
-    monkeypatch.setattr("bridge.once.random.uniform", lambda low, high: low)
+    monkeypatch.setattr("bridge.task.idempotent_run.random.uniform", lambda low, high: low)
     receives = 1
     while (ended := deliver(event_of("in/a"), message="m0", receives=receives)).reason == "in-progress":
         clock[0] += ended.delay_seconds

@@ -163,10 +163,10 @@ def test_what_a_test_wrote_is_gone_after_it():
 
 def test_an_object_made_after_a_task_has_written_is_the_tests_own_too(monkeypatch):
     """The order of the two must not send a read to S3."""
-    from bridge import decorators
     from bridge.celery import app
+    from bridge.task import decorators, registry
 
-    monkeypatch.setattr(decorators, "_declared", {})  # a task of another test's may take every object
+    monkeypatch.setattr(registry, "_declared", {})  # a task of another test's may take every object
     name = "test_put_once.task"
 
     @decorators.file_task("put-once/*", name=name)

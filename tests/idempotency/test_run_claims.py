@@ -8,19 +8,18 @@ from typing import Any
 import pytest
 from billiard.exceptions import WorkerLostError
 
-from bridge import decorators
 from bridge.celery import app
-from bridge.decorators import file_task, message_task
 from bridge.idempotency.claiming import Guard, Run, use_guard
 from bridge.idempotency.identity import Wish, of_record
 from bridge.idempotency.record import from_json
-from bridge.idempotency.release import Release, release_now
 from bridge.idempotency.transitions import claim_seconds
 from bridge.messages.retry_policy import Failure
-from bridge.once import LONGEST_RUN_SECONDS
-from bridge.run_claims import owed, release_stopped
 from bridge.s3.object import S3Object
-from bridge.task import Republished
+from bridge.task import registry
+from bridge.task.base import Republished
+from bridge.task.decorators import file_task, message_task
+from bridge.task.idempotent_run import LONGEST_RUN_SECONDS
+from bridge.worker.claim_release import Release, owed, release_now, release_stopped
 from tests.idempotency.memory_store import MemoryStore
 
 NAME = "test_run_claims.task"
@@ -31,10 +30,10 @@ LOST = Failure("worker-lost", retryable=True)
 @pytest.fixture(autouse=True)
 def _forget_tasks():
     """Only the tasks of a test are declared in it, and none after it."""
-    declared, known = dict(decorators._declared), set(app.tasks)
+    declared, known = dict(registry._declared), set(app.tasks)
     yield
-    decorators._declared.clear()
-    decorators._declared.update(declared)
+    registry._declared.clear()
+    registry._declared.update(declared)
     for name in set(app.tasks) - known:
         del app.tasks[name]
 
@@ -123,7 +122,7 @@ def test_what_claims_nothing_owes_nothing(store: MemoryStore) -> None:
         return None
 
     assert RequestStandIn(OBJECT.to_dict()).release() is None
-    decorators._declared.clear()
+    registry._declared.clear()
     del app.tasks[NAME]
 
     @message_task(everything=True, name=NAME)
@@ -150,7 +149,7 @@ def test_a_run_that_sent_its_retry_owes_its_claim_too(store: MemoryStore) -> Non
     request = RequestStandIn(OBJECT.to_dict())
     assert owed(request, Republished(), None) is not None
     released = Republished()
-    released.bridge_released = True  # type: ignore[attr-defined]  # a note of the run's (bridge/once.py)
+    released.bridge_released = True  # type: ignore[attr-defined]  # a note of the run's (bridge/task/idempotent_run.py)
     assert owed(request, released, None) is None
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from bridge.job_api import connected
+from bridge.kubernetes.job_api import connected
 from tests.kube_stand_in import KubeStandIn
 
 KUBECONFIG = os.environ.get("KUBECONFIG")

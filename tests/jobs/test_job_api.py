@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.errors import JobNotAccepted, JobRefused, SettingsError
-from bridge.job_api import OURS, connected
-from bridge.job_manifest import MANAGED_BY, MANAGER
+from bridge.kubernetes.job_api import OURS, connected
+from bridge.kubernetes.job_manifest import MANAGED_BY, MANAGER
 from tasks.launch_job import read_template
 from tests.jobs.conftest import Cluster
 
@@ -78,7 +78,7 @@ def test_pods_are_deleted_with_their_job(stand_in: Cluster) -> None:
 
 def test_a_long_list_comes_in_pages(stand_in: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """More Jobs than a page has are listed once each."""
-    monkeypatch.setattr("bridge.job_api.PAGE", 3)
+    monkeypatch.setattr("bridge.kubernetes.job_api.PAGE", 3)
     assert stand_in.stand_in is not None
     site = stand_in.stand_in
     for number in range(7):
@@ -163,7 +163,7 @@ def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytes
 
     for name, content in (("token", "t"), ("ca.crt", "c"), ("namespace", "of-the-pod\n")):
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr("bridge.job_api._ACCOUNT", tmp_path)
+    monkeypatch.setattr("bridge.kubernetes.job_api._ACCOUNT", tmp_path)
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
     monkeypatch.setattr("kubernetes.client.ApiClient", lambda configuration: configuration)

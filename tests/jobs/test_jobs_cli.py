@@ -15,8 +15,8 @@ import pytest
 from bridge import Message
 from bridge.cli import main
 from bridge.cli.jobs import age
-from bridge.job_api import connected
-from bridge.job_manifest import check_template, job_manifest, stored_task
+from bridge.kubernetes.job_api import connected
+from bridge.kubernetes.job_manifest import check_template, job_manifest, stored_task
 from tasks.launch_job import read_template
 from tests.jobs.conftest import Cluster
 from tests.servers.sqs import QueueFactory, QueuePair, SqsServer, counts, environment_for, receive

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bridge import drain
+from bridge.delivery import drain
 from bridge.settings.loading import load_worker_settings
 from tests.k8s.conftest import EVERYTHING, Rendered
 from tests.k8s.kustomize import K8S, Document, one
@@ -84,7 +84,7 @@ def test_what_belongs_together_agrees(name: str, rendered: Rendered, check: Modu
 
 
 def test_every_budget_of_the_drain_counts(check: ModuleType) -> None:
-    """The sum holds each budget that bridge/drain.py names; a new one is entered in k8s/check.py."""
+    """The sum holds each budget that bridge/delivery/drain.py names; a new one is entered in k8s/check.py."""
     names = {name for name in vars(drain) if name.endswith("_SECONDS") and not name.startswith("_")}
     assert names == {
         "FLUSH_SECONDS",

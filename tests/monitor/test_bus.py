@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils.url import parse_url
 
-from bridge.bus import bus_address, bus_connection, required_bus
 from bridge.errors import NoMonitorBus, SettingsError
+from bridge.monitoring.bus import bus_address, bus_connection, required_bus
 from bridge.settings.loading import load_monitor_settings
 from bridge.settings.rules import bus_url_fault
 

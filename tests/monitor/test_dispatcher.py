@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bridge.bus import BusAddress
 from bridge.celery import app
-from bridge.dispatcher import BusDispatcher
-from bridge.event_bus import EventBus, event_bus
 from bridge.metrics import events_dropped
+from bridge.monitoring.bus import BusAddress
+from bridge.monitoring.dispatcher import BusDispatcher
+from bridge.monitoring.event_sender import EventBus, event_bus
 
 REFUSED = "redis://127.0.0.1:1"
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.event_buffer import MAX_TEXT_CHARACTERS, EventBuffer
+from bridge.monitoring.event_buffer import MAX_TEXT_CHARACTERS, EventBuffer
 
 _STEPS = st.lists(st.one_of(st.integers(0, 60), st.just("take")), max_size=60)
 

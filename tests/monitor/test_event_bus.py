@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bridge import bus_link
-from bridge.bus import BusAddress
-from bridge.event_bus import EventBus
 from bridge.metrics import events_dropped, monitor_connected
+from bridge.monitoring import bus as bus_link
+from bridge.monitoring.bus import BusAddress
+from bridge.monitoring.event_sender import EventBus
 from tests.monitor.site import Listener
 from tests.servers.redis import RedisServer
 from tests.servers.waiting import wait_until

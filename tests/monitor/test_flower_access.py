@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.flower_access import access_fault, open_to_network
+from bridge.monitoring.flower_access import access_fault, open_to_network
 
 CLOSED, OPEN = "127.0.0.1", "0.0.0.0"  # noqa: S104 - no port is bound here
 #: What stands for a user or a password: ASCII without comma, colon or white space.

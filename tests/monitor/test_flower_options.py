@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.flower_app import queue_rows, why
 from bridge.monitor import bus_settings
+from bridge.monitoring.flower_app import queue_rows, why
 from tests.monitor.celery_commands import run_all
 
 NOBODY = "redis://127.0.0.1:1/0"

@@ -8,12 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.completions import STATUSES, Standing, as_line, is_own_key, not_taken, place, slim, standing
 from bridge.idempotency import transitions as claims
 from bridge.idempotency.identity import of_key, of_message, of_record
 from bridge.idempotency.record import to_json
 from bridge.idempotency.transitions import Claimant, Granted
 from bridge.messages.routing import Route
+from bridge.operations.reconcile.completions import (
+    STATUSES,
+    Standing,
+    as_line,
+    is_own_key,
+    not_taken,
+    place,
+    slim,
+    standing,
+)
 from bridge.s3.event import ObjectRecord
 
 NOW = 1_800_000_000.0  # 2027-01-15

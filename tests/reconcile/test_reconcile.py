@@ -199,7 +199,7 @@ def test_what_the_store_may_have_forgotten(brigade, moto_server, queues, bucket)
     fill(moto_server, name, "rec/data/a")
     arguments = ["reconcile", f"s3://{name}", "--task", "rec.take", "--enqueue", "--json"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bridge.cli.reconcile_run.time", SimpleNamespace(time=lambda: time.time() + 2 * 86_400))
+        patch.setattr("bridge.operations.reconcile.run.time", SimpleNamespace(time=lambda: time.time() + 2 * 86_400))
         lines, summary = found(brigade(env, *arguments))
         assert (lines, counts_of(summary), summary["sent"]) == ({}, {"too-old": 1}, 0)
         assert found(brigade(env, *arguments, "--only", "too-old"))[1]["sent"] == 1

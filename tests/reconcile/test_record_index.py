@@ -6,7 +6,7 @@ import pytest
 
 from bridge.idempotency.identity import of_key, of_record
 from bridge.idempotency.record import Record, to_json
-from bridge.idempotency.record_index import NoRoom, RecordIndex
+from bridge.operations.reconcile.record_index import NoRoom, RecordIndex
 from bridge.s3.event import ObjectRecord
 from tests.idempotency.memory_store import MemoryStore
 

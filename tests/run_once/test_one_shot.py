@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.cli.run_once import poll_seconds
-from bridge.one_shot import Limits, exit_code, is_done, room
+from bridge.worker.one_shot import Limits, exit_code, is_done, room
 
 counts = st.integers(0, 50)
 

@@ -11,7 +11,7 @@ import threading
 
 from moto.server import ThreadedMotoServer
 
-from bridge.local.moto_turns import take_turns
+from bridge.local.moto_locks import take_turns
 
 
 def main() -> None:

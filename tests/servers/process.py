@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridge.local import tether
+from bridge.local import die_with_parent as tether
 from tests.servers.waiting import wait_until
 
 START_SECONDS = 60

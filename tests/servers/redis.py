@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from bridge.local import tether
+from bridge.local import die_with_parent as tether
 from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
 

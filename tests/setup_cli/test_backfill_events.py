@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.backfill_events import Selection, chosen, record_of
 from bridge.messages.celery_message import open_celery_message, task_body
+from bridge.operations.backfill.selection import Selection, chosen, record_of
 from bridge.s3.event import parse
 from bridge.s3.event_body import event_body
 from bridge.s3.object import S3Object

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge.backfill_events import Selection, chosen
+from bridge.operations.backfill.selection import Selection, chosen
 from bridge.s3.event_body import event_body
 from bridge.s3.types import Listed
 from bridge.sqs import batches as batch_sending

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bridge.cli.doctor_services import check_bus
 from bridge.local.stack import queue_policy
+from bridge.operations.doctor.services import check_bus
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import counts, environment_for, receive, send
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from bridge import doctor_queue as queue
-from bridge.doctor_access import Probe, check_clock, check_credentials, check_permission
-from bridge.doctor_bucket import check_notification, check_outputs, check_policy
+from bridge.operations.doctor import queue
+from bridge.operations.doctor.access import Probe, check_clock, check_credentials, check_permission
+from bridge.operations.doctor.bucket import check_notification, check_outputs, check_policy
 from bridge.s3.outputs import output_prefixes
 
 ARN = "arn:aws:sqs:eu-west-1:123456789012:uploads"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.provision_plan import (
+from bridge.operations.provision.plan import (
     TAG,
     Found,
     Plan,

@@ -89,7 +89,11 @@ def test_all_faults_are_told_at_once(sound: SimpleNamespace, refused: Callable[.
         ("BRIDGE_TASK_MODULES", f"{HERE}.needs_more", [f"{HERE}.needs_more", "a_package_nobody_has", "needs_more.py:"]),
         ("BRIDGE_TASK_MODULES", f"{HERE}.early_ack", [f"{HERE}.early_ack.early", "acks_late=False"]),
         ("BRIDGE_TASK_MODULES", f"{HERE}.early_ack_file", [f"{HERE}.early_ack_file", "acks_late=False"]),
-        ("BRIDGE_TASK_MODULES", f"{HERE}.foreign_base", [f"{HERE}.foreign_base.foreign", "bridge.task.BridgeTask"]),
+        (
+            "BRIDGE_TASK_MODULES",
+            f"{HERE}.foreign_base",
+            [f"{HERE}.foreign_base.foreign", "bridge.task.base.BridgeTask"],
+        ),
         ("BRIDGE_HEARTBEAT", "off", ["BRIDGE_HEARTBEAT=off", "time limit", "visibility timeout"]),
     ],
 )

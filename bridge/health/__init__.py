@@ -1,0 +1,3 @@
+"""The health server, and what liveness and readiness are decided by."""
+
+from __future__ import annotations

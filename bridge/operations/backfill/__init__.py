@@ -1,0 +1,3 @@
+"""Backfill: events for objects that lie in a bucket already."""
+
+from __future__ import annotations

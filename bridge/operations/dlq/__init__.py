@@ -1,0 +1,3 @@
+"""Dead-letter queues: read, filter, redrive."""
+
+from __future__ import annotations

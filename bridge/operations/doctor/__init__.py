@@ -1,0 +1,3 @@
+"""`brigade doctor`: what is read, and what is found."""
+
+from __future__ import annotations

@@ -1,0 +1,16 @@
+"""Moments as ISO 8601 text in UTC, in the two forms that the bridge writes. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+
+def iso_utc(epoch_seconds: float, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
+    """Return ``2026-11-21T09:30:00.000+00:00``; ``epoch_seconds`` is cut, never rounded up."""
+    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec=timespec)
+
+
+def iso_utc_z(epoch_seconds: float, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
+    """Return ``2026-11-21T09:30:00.000Z``, as S3's events have it."""
+    return iso_utc(epoch_seconds, timespec).replace("+00:00", "Z")
