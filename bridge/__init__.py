@@ -26,7 +26,7 @@ __all__ = [
     "message_task",
 ]
 
-_ROOMS = {
+_MODULES = {
     "ClaimLost": "bridge.errors",
     "Message": "bridge.messages.message",
     "ObjectChanged": "bridge.errors",
@@ -39,6 +39,6 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ROOMS[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -16,7 +16,11 @@ settled = Counter(
     "Messages whose end SQS confirmed, and those given up as settle_failed.",
     ["queue", "outcome", "reason"],
 )
-lapsed = Counter("bridge_messages_lapsed_total", "Messages whose lease ended before we could settle them.", ["queue"])
+expired = Counter(
+    "bridge_messages_expired_total", "Messages whose lease expired before they could be settled.", ["queue"]
+)
+#: The former name of ``expired``, counted beside it for one release.
+lapsed = Counter("bridge_messages_lapsed_total", "Former name of bridge_messages_expired_total.", ["queue"])
 task_runs = Counter("bridge_task_runs_total", "Runs of tasks, by how they ended.", ["task", "outcome"])
 task_seconds = Histogram("bridge_task_seconds", "Seconds a task ran.", ["task"])
 message_age = Histogram(
@@ -57,7 +61,14 @@ def begin_at_zero(queues: Iterable[str]) -> None:
     """
     for queue in queues:
         received.labels(queue)
+        expired.labels(queue)
         lapsed.labels(queue)
+
+
+def count_expired(queue: str) -> None:
+    """Count a message of this queue whose lease expired."""
+    expired.labels(queue).inc()
+    lapsed.labels(queue).inc()
 
 
 # What is counted for every message, found by its labels at the price of a dict: prometheus-client looks a child up

@@ -23,7 +23,7 @@ from celery.app.trace import build_tracer
 
 from bridge.errors import ObjectChanged, ObjectGone
 from bridge.messages.envelope import Delivery, for_event
-from bridge.messages.retry_policy import Attempt, decide, kills_pods, request_retries
+from bridge.messages.retry_policy import Attempt, decide, is_poison_message, request_retries
 from bridge.messages.routing import Rules, ToTask, route
 from bridge.messages.verdicts import DeadLetter, Delete, RetryIn, Verdict
 from bridge.s3.object import S3Object, use_source
@@ -163,7 +163,7 @@ def run_event(
     if not isinstance(target, ToTask):
         return _result(target, None)
     task = app.tasks[target.task]
-    if kills_pods(receives, task.max_retries, SPARE_RECEIVES):
+    if is_poison_message(receives, task.max_retries, SPARE_RECEIVES):
         return RunResult("dead_lettered", "worker-lost", task=task.name)
     retries = request_retries(receives, task.max_retries)
     delivery = Delivery("test-queue", "test-queue", raw["ReceiptHandle"], receives, retries, time.time())

@@ -56,8 +56,8 @@ def test_every_counter_that_a_rule_watches_grow_is_seen_from_its_first_event():
         assert value is not None or re.search(rf"unless {metric}\S* offset 15m\) or increase\({metric}", expression), (
             metric
         )
-    assert {metric for metric, _ in watched} > {"bridge_messages_lapsed_total", "bridge_messages_settled_total"}
-    for counter in (metrics.received, metrics.lapsed):
+    assert {metric for metric, _ in watched} > {"bridge_messages_expired_total", "bridge_messages_settled_total"}
+    for counter in (metrics.received, metrics.expired):
         counter.remove("from-the-start")
 
 

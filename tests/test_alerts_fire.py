@@ -29,7 +29,7 @@ OTHER_READ_AT = READ_AT.replace('"q"', '"other"')
 EXPORTER = 'kube_deployment_spec_replicas{namespace="n", deployment="bucket-brigade-exporter"}'
 CALLS = 'bridge_sqs_requests_total{namespace="n", pod="e", action="GetQueueAttributes", result="AccessDenied"}'
 JOB = 'kube_pod_container_status_running{namespace="n", pod="bucket-brigade-run-once-%s", container="worker"}'
-LAPSED = 'bridge_messages_lapsed_total{namespace="n", pod="w", queue="q"}'
+EXPIRED = 'bridge_messages_expired_total{namespace="n", pod="w", queue="q"}'
 SETTLED = 'bridge_messages_settled_total{namespace="n", pod="%s", queue="q", outcome="%s", reason="%s"}'
 BUS = 'bridge_monitor_connected{namespace="n", pod="%s", use="%s"}'
 RETRIES, SUCCESSES = RUNS % "retried", RUNS % "succeeded"
@@ -75,9 +75,9 @@ CASES = [
     ("BridgeRetryStorm", {RETRIES: "_x60 50x60", SUCCESSES: "_x60 10x60"}, False),
     ("BridgeRetryStorm", {RETRIES: "0+4x120", SUCCESSES: "0+6x120"}, False),
     ("BridgeRetryStorm", {RETRIES: "0+1x120", SUCCESSES: "0x120"}, False),
-    ("BridgeLeasesLost", {LAPSED: "0x110 0+1x10"}, True),
-    ("BridgeLeasesLost", {LAPSED: "_x105 0x5 50x10"}, True),
-    ("BridgeLeasesLost", {LAPSED: "0x60 10x60"}, False),
+    ("BridgeLeasesLost", {EXPIRED: "0x110 0+1x10"}, True),
+    ("BridgeLeasesLost", {EXPIRED: "_x105 0x5 50x10"}, True),
+    ("BridgeLeasesLost", {EXPIRED: "0x60 10x60"}, False),
     ("BridgeSettleFailed", {SETTLED % ("w", "settle_failed", "deleted"): "_x115 1x5"}, True),
     ("BridgeSettleFailed", {SETTLED % ("w", "settle_failed", "deleted"): "_x110 50x10"}, True),
     ("BridgeSettleFailed", {SETTLED % ("w", "settle_failed", "deleted"): "_x60 1x50 2x10"}, True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.settings.loading import load_archive_settings, load_worker_settings, old_names_in_use
+from bridge.settings.loading import legacy_names_in_use, load_archive_settings, load_worker_settings
 from bridge.worker.startup import own_outputs
 
 ARCHIVER = {
@@ -37,7 +37,7 @@ def test_the_seeds_default_prefix() -> None:
 def test_each_old_name_is_told_with_ours() -> None:
     """Every old name that is in use is paired with the setting of ours that it stands for."""
     url = "BRIDGE_ARCHIVE_URL=s3://archive-bucket/raw-data/sqs/"
-    assert old_names_in_use({**ARCHIVER, **SEED}) == {
+    assert legacy_names_in_use({**ARCHIVER, **SEED}) == {
         "POLL_INTERVAL_SECONDS": "BRIDGE_POLL_INTERVAL_SECONDS=30 and BRIDGE_POLL_MODE=paced",
         "MAX_MESSAGES_PER_POLL": "BRIDGE_MAX_MESSAGES_PER_POLL=5",
         "S3_BUCKET_NAME": url,
@@ -56,7 +56,7 @@ def test_ours_come_first() -> None:
     loaded = load_worker_settings({**ARCHIVER, **SEED, **ours})
     assert (loaded.poll_interval_seconds, loaded.poll_mode, loaded.max_messages_per_poll) == (1, "after-empty", 10)
     assert loaded.archive_url == "s3://ours/x/"
-    assert old_names_in_use({**ARCHIVER, **SEED, **ours}) == {}
+    assert legacy_names_in_use({**ARCHIVER, **SEED, **ours}) == {}
 
 
 def test_elsewhere_the_old_names_are_somebody_elses() -> None:
@@ -64,7 +64,7 @@ def test_elsewhere_the_old_names_are_somebody_elses() -> None:
     elsewhere = {**ARCHIVER, **SEED, "BRIDGE_TASK_MODULES": "my_files,tasks.archive_of_mine"}
     loaded = load_worker_settings(elsewhere)
     assert (loaded.archive_url, loaded.poll_interval_seconds, own_outputs(loaded)) == (None, 0, ())
-    assert old_names_in_use(elsewhere) == {}
+    assert legacy_names_in_use(elsewhere) == {}
 
 
 @pytest.mark.parametrize(

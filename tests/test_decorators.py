@@ -90,13 +90,13 @@ def test_a_task_left_alone_retries_on_anything():
     assert Exception in task.autoretry_for
     assert SoftTimeLimitExceeded in task.autoretry_for
     assert task.retry_jitter is True
-    assert task.left_alone == {"max_retries", "retry_backoff", "retry_backoff_max"}
+    assert task.unset_options == {"max_retries", "retry_backoff", "retry_backoff_max"}
 
 
 def test_what_is_said_is_not_left_alone():
     """Each number that the decorator was given stays, and None means no limit, as in Celery."""
     task = declare(max_retries=None, retry_backoff=3, retry_backoff_max=50)
-    assert (task.max_retries, task.left_alone) == (None, frozenset())
+    assert (task.max_retries, task.unset_options) == (None, frozenset())
 
 
 def test_a_fixed_delay_takes_the_place_of_the_backoff():
@@ -106,7 +106,7 @@ def test_a_fixed_delay_takes_the_place_of_the_backoff():
     def delayed(obj):
         raise Busy
 
-    assert delayed.left_alone == {"max_retries"}
+    assert delayed.unset_options == {"max_retries"}
 
 
 @pytest.mark.parametrize(

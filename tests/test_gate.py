@@ -8,9 +8,9 @@ from collections import deque
 
 import pytest
 
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
-from bridge.delivery.run_queue import Gate
+from bridge.delivery.run_queue import RunQueue
 from bridge.sqs.queues import Queue
 from bridge.worker.event_loop import Waker
 from tests.servers.waiting import wait_until
@@ -57,12 +57,12 @@ def gate_for(table, *, processes=2, one_at_a_time=False):
             raise RuntimeError("the pool is closed")
         handed.append(request.lease.message_id)
 
-    gate = Gate(
+    gate = RunQueue(
         table,
         processes=lambda: processes,
         hand_to_pool=hand_to_pool,
         wake=lambda: wakes.append(1),
-        on_lapsed=lapsed.append,
+        on_expired=lapsed.append,
         on_refused=refused.append,
         on_dropped=lambda request: None,
         one_at_a_time=one_at_a_time,
@@ -132,7 +132,7 @@ def test_no_more_are_started_than_there_are_processes(table):
     for lease in leases:
         gate.submit(Request(lease))
     assert handed == ["m0", "m1"]
-    assert [lease.state for lease in leases] == [State.RUNNING] * 2 + [State.WAITING] * 2
+    assert [lease.state for lease in leases] == [LeaseState.RUNNING] * 2 + [LeaseState.WAITING] * 2
     table.end(leases[1])
     gate.slot_free()
     gate.pump()
@@ -141,12 +141,12 @@ def test_no_more_are_started_than_there_are_processes(table):
 
 def pool_gate(table, processes, hand_to_pool):
     """A gate whose pool's threads may hand over the next request themselves."""
-    return Gate(
+    return RunQueue(
         table,
         processes=lambda: processes,
         hand_to_pool=hand_to_pool,
         wake=lambda: None,
-        on_lapsed=lambda lease: None,
+        on_expired=lambda lease: None,
         on_refused=lambda lease: None,
         on_dropped=lambda request: None,
         one_at_a_time=False,
@@ -162,7 +162,7 @@ def test_many_threads_fill_every_place_and_no_more(table):
 
     def hand_to_pool(request):
         handed.append(request.lease.message_id)
-        most[0] = max(most[0], table.count(State.RUNNING))
+        most[0] = max(most[0], table.count(LeaseState.RUNNING))
         waiting.append(request.lease)
         tickets.release()
 
@@ -179,7 +179,7 @@ def test_many_threads_fill_every_place_and_no_more(table):
     leases = [hold(table, n) for n in range(number)]
     for lease in leases:
         gate.submit(Request(lease))
-    wait_until(lambda: table.count(State.ENDING) == number, 60, "the end of all")
+    wait_until(lambda: table.count(LeaseState.ENDING) == number, 60, "the end of all")
     for _ in threads:
         tickets.release()
     for thread in threads:
@@ -248,15 +248,15 @@ def test_the_line_is_not_voided_while_a_thread_takes_from_it(table):
     taking = threading.Thread(target=gate.submit, args=(Request(hold(table, 1)),))
     taking.start()
     assert inside.wait(20)
-    gate._line.append((lease := hold(table, 2), Request(lease)))
+    gate._waiting.append((lease := hold(table, 2), Request(lease)))
     voiding = threading.Thread(target=gate.forget)
     voiding.start()
     voiding.join(0.2)
-    assert len(gate._line) == 1
+    assert len(gate._waiting) == 1
     go_on.set()
     for thread in (taking, voiding):
         thread.join(20)
-    assert (handed, len(gate._line)) == (["m1"], 0)
+    assert (handed, len(gate._waiting)) == (["m1"], 0)
 
 
 def test_a_restart_of_the_consumer_voids_the_line(table):

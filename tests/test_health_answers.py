@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge import metrics
 from bridge.delivery.lease import Lease
 from bridge.delivery.lease_table import LeaseTable
-from bridge.health.endpoints import Answers
+from bridge.health.endpoints import Endpoints
 from bridge.health.liveness import Liveness
 from bridge.sqs import calls
 from bridge.sqs.calls import LastCall
@@ -32,7 +32,7 @@ def worker():
             self.stuck = []
             self.consumed, self.receiving = {self.queue.name}, {self.queue.name}
             other = Queue("not-consumed", "http://sqs/1/not-consumed", "event")
-            self.answers = Answers(
+            self.answers = Endpoints(
                 (self.queue, other),
                 self.leases,
                 Liveness(lambda: list(self.stuck)),

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bridge import cli
-from bridge.health.server import Answer, HealthServer, as_json
+from bridge.health.server import HealthServer, Response, as_json
 from tests.servers.port import free_port
 
 REPORT = {
@@ -26,7 +26,7 @@ REPORT = {
 @pytest.fixture(scope="module")
 def worker() -> Iterator[SimpleNamespace]:
     """Stands for a worker: the real server, and the answers that a test puts there."""
-    said: dict[str, Answer] = {}
+    said: dict[str, Response] = {}
     with HealthServer("127.0.0.1", 0) as server:
         paths = ("/live", "/ready", "/health")
         server.start({path: lambda path=path: said[path] for path in paths})
@@ -122,7 +122,7 @@ def test_nobody_there_is_two(brigade, monkeypatch):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("answer", [Answer(200, b"<html>hello</html>"), Answer(200, b"[]"), as_json(404, {})])
+@pytest.mark.parametrize("answer", [Response(200, b"<html>hello</html>"), Response(200, b"[]"), as_json(404, {})])
 def test_somebody_else_there_is_two(worker, brigade, answer):
     """A server that is no worker is not called healthy."""
     worker.said["/health"] = answer

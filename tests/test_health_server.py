@@ -14,7 +14,7 @@ import pytest
 
 from bridge.errors import SettingsError
 from bridge.health import server as health
-from bridge.health.server import CLIENT_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, Answer, HealthServer, as_json
+from bridge.health.server import CLIENT_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, HealthServer, Response, as_json
 from tests.health.asking import ask
 from tests.servers.port import free_port
 from tests.servers.waiting import wait_until
@@ -25,7 +25,7 @@ def serving() -> Iterator[Callable[..., HealthServer]]:
     """Starts servers with these answers; all are closed after the test."""
     started: list[HealthServer] = []
 
-    def start(answers: dict[str, Callable[[], Answer]], host: str = "127.0.0.1") -> HealthServer:
+    def start(answers: dict[str, Callable[[], Response]], host: str = "127.0.0.1") -> HealthServer:
         server = HealthServer(host, 0)
         started.append(server)
         server.start(answers)
@@ -47,7 +47,7 @@ def port() -> Iterator[int]:
         server.shutdown()
 
 
-def ok() -> Answer:
+def ok() -> Response:
     """An answer."""
     return as_json(200, {"ok": True})
 
@@ -190,7 +190,7 @@ def test_a_silent_client_is_let_go_of(serving, monkeypatch):
 def test_a_client_that_does_not_read_is_let_go_of(serving, monkeypatch):
     """An answer larger than what the network holds does not keep its thread for ever."""
     monkeypatch.setattr(health._Handler, "timeout", 0.2)
-    server = serving({"/metrics": lambda: Answer(200, b"x" * 50_000_000, "text/plain"), "/live": ok})
+    server = serving({"/metrics": lambda: Response(200, b"x" * 50_000_000, "text/plain"), "/live": ok})
     with socket.create_connection(("127.0.0.1", server.port)) as deaf:
         deaf.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         wait_until(lambda: server._open, 10, "the connection")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.delivery.batcher import Again, Batches, Lane
+from bridge.delivery.batcher import Again, Batcher, Batches
 
 SECONDS = 5.0
 
@@ -57,20 +57,20 @@ def poll(condition):
 
 
 @pytest.fixture
-def lanes():
+def batchers():
     """Makes started lanes, and ends their threads after the test."""
     made = []
 
     def make(call, **options):
-        lane = Lane("test", call, **options)
-        made.append(lane)
-        lane.start()
-        return lane
+        batcher = Batcher("test", call, **options)
+        made.append(batcher)
+        batcher.start()
+        return batcher
 
     yield make
-    for lane in made:
-        lane.stop()
-        for thread in lane._threads:
+    for batcher in made:
+        batcher.stop()
+        for thread in batcher._threads:
             thread.join(SECONDS)
 
 
@@ -151,37 +151,37 @@ def test_a_busy_queue_does_not_starve_another():
     assert [batches.take(0.0) for _ in range(5)] == [[0, 1], ["x"], [2, 3], [4, 5], []]
 
 
-def test_a_job_is_pending_until_its_call_returned(lanes):
+def test_a_job_is_pending_until_its_call_returned(batchers):
     """In the batch, in the call and waiting to be tried again, a job counts, and once done it does not."""
     calls = Calls({1: 1}, delay_seconds=0.2)
     calls.gate.clear()
-    lane = lanes(calls)
-    lane.add("a", Job(1))
+    batcher = batchers(calls)
+    batcher.add("a", Job(1))
     assert calls.entered.wait(SECONDS)
-    assert lane.pending == 1
-    lane.add("a", Job(2))
-    assert lane.pending == 2
+    assert batcher.pending == 1
+    batcher.add("a", Job(2))
+    assert batcher.pending == 2
     calls.gate.set()
     assert poll(lambda: [2] in calls.batches)
-    assert poll(lambda: lane.pending == 1)  # the first waits for its second try
-    assert poll(lambda: lane.pending == 0)
+    assert poll(lambda: batcher.pending == 1)  # the first waits for its second try
+    assert poll(lambda: batcher.pending == 0)
     assert calls.batches == [[1], [2], [1]]
 
 
-def test_failures_are_tried_until_done(lanes):
+def test_failures_are_tried_until_done(batchers):
     """Each job is in as many calls as its failures ask for, and one more."""
     plan = {n: n % 4 for n in range(50)}
     calls = Calls(plan, delay_seconds=0.01)
-    lane = lanes(calls, threads=3)
+    batcher = batchers(calls, threads=3)
     for n in range(50):
-        lane.add("ab"[n % 2], Job(n))
-    assert lane.flush(SECONDS)
+        batcher.add("ab"[n % 2], Job(n))
+    assert batcher.flush(SECONDS)
     tries = [n for batch in calls.batches for n in batch]
     assert all(tries.count(n) == n % 4 + 1 for n in range(50))
     assert all(len(batch) <= 10 and len({n % 2 for n in batch}) == 1 for batch in calls.batches)
 
 
-def test_a_call_that_raises_keeps_all_its_jobs(lanes):
+def test_a_call_that_raises_keeps_all_its_jobs(batchers):
     """A bug of ours costs a second and no job."""
     seen = []
 
@@ -191,15 +191,15 @@ def test_a_call_that_raises_keeps_all_its_jobs(lanes):
             raise RuntimeError("bug")
         return []
 
-    lane = lanes(call)
-    lane.add("a", Job(1))
+    batcher = batchers(call)
+    batcher.add("a", Job(1))
     assert poll(lambda: len(seen) == 1)
-    assert lane.pending == 1
-    assert lane.flush(SECONDS)
+    assert batcher.pending == 1
+    assert batcher.flush(SECONDS)
     assert seen == [[1], [1]]
 
 
-def test_a_call_may_be_a_generator_that_raises_midway(lanes):
+def test_a_call_may_be_a_generator_that_raises_midway(batchers):
     """What it had asked for before is not counted twice: the jobs are tried again once each."""
     seen = []
 
@@ -209,73 +209,73 @@ def test_a_call_may_be_a_generator_that_raises_midway(lanes):
             yield Again(batch[0], 0.0)
             raise RuntimeError("bug")
 
-    lane = lanes(call)
-    lane.add("a", Job(1))
-    assert lane.flush(SECONDS)
-    assert lane.pending == 0
+    batcher = batchers(call)
+    batcher.add("a", Job(1))
+    assert batcher.flush(SECONDS)
+    assert batcher.pending == 0
     assert seen == [[1], [1]]
 
 
-def test_flush_does_not_linger_and_waits_for_the_call(lanes):
+def test_flush_does_not_linger_and_waits_for_the_call(batchers):
     """A lane that would collect for a minute sends at once, and flush returns only after the answer."""
     calls = Calls()
     calls.gate.clear()
-    lane = lanes(calls, linger_seconds=60.0)
-    lane.add("a", Job(1))
-    assert lane.flush(0.05) is False
+    batcher = batchers(calls, linger_seconds=60.0)
+    batcher.add("a", Job(1))
+    assert batcher.flush(0.05) is False
     assert calls.entered.is_set()
-    assert lane.pending == 1
+    assert batcher.pending == 1
     calls.gate.set()
-    assert lane.flush(SECONDS)
+    assert batcher.flush(SECONDS)
     assert calls.batches == [[1]]
 
 
-def test_flush_waits_for_what_is_to_be_tried_again(lanes):
+def test_flush_waits_for_what_is_to_be_tried_again(batchers):
     """A job between two tries is nowhere in sight, and still it is not done."""
     calls = Calls({1: 1}, delay_seconds=0.2)
-    lane = lanes(calls)
-    lane.add("a", Job(1))
-    assert lane.flush(SECONDS)
+    batcher = batchers(calls)
+    batcher.add("a", Job(1))
+    assert batcher.flush(SECONDS)
     assert calls.batches == [[1], [1]]
 
 
-def test_ten_jobs_are_one_call(lanes):
+def test_ten_jobs_are_one_call(batchers):
     """A lane that lingers makes one call for ten jobs of a queue, and one for each queue."""
     calls = Calls()
-    lane = lanes(calls, linger_seconds=0.1)
+    batcher = batchers(calls, linger_seconds=0.1)
     for n in range(10):
-        lane.add("a", Job(n))
-    lane.add("b", Job(10))
-    assert poll(lambda: lane.pending == 0)
+        batcher.add("a", Job(n))
+    batcher.add("b", Job(10))
+    assert poll(lambda: batcher.pending == 0)
     assert sorted(calls.batches) == [list(range(10)), [10]]
 
 
-def test_jobs_from_many_threads_are_all_done(lanes):
+def test_jobs_from_many_threads_are_all_done(batchers):
     """Adding is safe from any thread, and nothing is lost or done twice."""
     calls = Calls()
-    lane = lanes(calls, threads=4, linger_seconds=0.001)
+    batcher = batchers(calls, threads=4, linger_seconds=0.001)
 
     def add(start):
         for n in range(start, start + 100):
-            lane.add("a", Job(n))
+            batcher.add("a", Job(n))
 
     adders = [threading.Thread(target=add, args=(start,)) for start in (0, 100, 200, 300)]
     for thread in adders:
         thread.start()
     for thread in adders:
         thread.join(SECONDS)
-    assert lane.flush(SECONDS)
+    assert batcher.flush(SECONDS)
     assert sorted(n for batch in calls.batches for n in batch) == list(range(400))
 
 
-def test_stop_ends_the_threads_and_leaves_the_rest(lanes):
+def test_stop_ends_the_threads_and_leaves_the_rest(batchers):
     """A stopped lane makes no further call; what is pending stays counted."""
     calls = Calls()
-    lane = lanes(calls, linger_seconds=60.0)
-    lane.add("a", Job(1))
-    lane.stop()
-    for thread in lane._threads:
+    batcher = batchers(calls, linger_seconds=60.0)
+    batcher.add("a", Job(1))
+    batcher.stop()
+    for thread in batcher._threads:
         thread.join(SECONDS)
         assert not thread.is_alive()
-    assert lane.pending == 1
+    assert batcher.pending == 1
     assert calls.batches == []

@@ -8,12 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.sqs.queues import Queue
 
 QUEUES = (Queue("q", "https://sqs/1/q", "event"), Queue("p", "https://sqs/1/p", "task"))
-HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
+HELD = (LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.RELEASING)
 TWELVE_HOURS = 43_200
 
 
@@ -57,12 +57,12 @@ class LeaseTableMachine(RuleBasedStateMachine):
         lease = self.receive(queue, message_id, visibility)
         known = self.by_message.get((queue.url, message_id))
         older = self.table.take_in(lease, self.now)
-        if known is not None and self.states[known] is State.RELEASING:
+        if known is not None and self.states[known] is LeaseState.RELEASING:
             assert known.lost  # its visibility change must not reach the new receive
             known = None
         assert older is known
         if older is None:
-            self.states[lease] = State.WAITING
+            self.states[lease] = LeaseState.WAITING
             self.by_message[queue.url, message_id] = lease
             return lease
         assert older.receipt_handle == lease.receipt_handle
@@ -74,29 +74,29 @@ class LeaseTableMachine(RuleBasedStateMachine):
     @rule(lease=leases)
     def start(self, lease):
         """It starts only if it waits, is still ours, and nothing is closed."""
-        may = self.states[lease] is State.WAITING and not self.closed
+        may = self.states[lease] is LeaseState.WAITING and not self.closed
         may = may and not lease.lost and self.now < lease.expires_at
         assert self.table.start(lease, self.now) == may
         if may:
-            self.states[lease] = State.RUNNING
+            self.states[lease] = LeaseState.RUNNING
             self.started[lease] += 1
 
     @rule(lease=leases)
     def end(self, lease):
         """An end is accepted once, from waiting or running."""
-        may = self.states[lease] in (State.WAITING, State.RUNNING)
+        may = self.states[lease] in (LeaseState.WAITING, LeaseState.RUNNING)
         assert self.table.end(lease) == may
         if may:
-            self.states[lease] = State.ENDING
+            self.states[lease] = LeaseState.ENDING
 
     @rule(lease=leases, only_waiting=st.booleans())
     def release(self, lease, only_waiting):
         """So is a release; one for unstarted messages does not touch a running one."""
         state = self.states[lease]
-        may = state is State.WAITING or (state is State.RUNNING and not only_waiting)
+        may = state is LeaseState.WAITING or (state is LeaseState.RUNNING and not only_waiting)
         assert self.table.release(lease, only_waiting=only_waiting) == may
         if may:
-            self.states[lease] = State.RELEASING
+            self.states[lease] = LeaseState.RELEASING
 
     @rule(lease=leases)
     def drop(self, lease):
@@ -104,22 +104,22 @@ class LeaseTableMachine(RuleBasedStateMachine):
         self.table.drop(lease)
         if self.by_message.get((lease.queue.url, lease.message_id)) is lease:
             del self.by_message[lease.queue.url, lease.message_id]
-        self.states[lease] = State.GONE
+        self.states[lease] = LeaseState.GONE
 
     @rule()
     def beat(self):
         """Renewed is what is due, and only that: never what is released or gone, never twice at once."""
-        beating = {lease for lease, _, _ in self.in_flight}
+        renewing = {lease for lease, _, _ in self.in_flight}
         expected = {
             lease
             for lease, state in self.states.items()
-            if state in (State.WAITING, State.RUNNING, State.ENDING)
-            and lease not in beating
+            if state in (LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING)
+            and lease not in renewing
             and not lease.lost
-            and lease.next_beat_at <= self.now < lease.expires_at
+            and lease.next_renewal_at <= self.now < lease.expires_at
             and self.now - lease.received_at + 1 <= TWELVE_HOURS - 5
         }
-        due = self.table.due_beats(self.now)
+        due = self.table.due_renewals(self.now)
         assert len(due) == len(set(due))
         assert set(due) <= expected
         assert len({lease.queue.url for lease in due}) <= 1  # they go into one call
@@ -131,12 +131,12 @@ class LeaseTableMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), result=st.sampled_from(["ok", "ok", "stale", "failed"]))
-    def beat_done(self, data, result):
+    def renewal_done(self, data, result):
         """An answer counts for the handle it was asked about, and for no newer one."""
         lease, handle, sent_at = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         before = (lease.expires_at, lease.lost)
-        self.table.beat_done(lease, handle, sent_at, result)
-        assert not lease.beating
+        self.table.renewal_done(lease, handle, sent_at, result)
+        assert not lease.renewing
         if handle != lease.receipt_handle:
             assert (lease.expires_at, lease.lost) == before
         elif result == "stale":
@@ -160,21 +160,23 @@ class LeaseTableMachine(RuleBasedStateMachine):
         expected = {
             lease
             for lease, state in self.states.items()
-            if (state is State.WAITING and (lease.delivered or self.now - lease.received_at + 60 > TWELVE_HOURS))
-            or (state is State.RUNNING and lease.delivered and not self.closed)  # during a drain it is stopped first
+            if (state is LeaseState.WAITING and (lease.delivered or self.now - lease.received_at + 60 > TWELVE_HOURS))
+            or (
+                state is LeaseState.RUNNING and lease.delivered and not self.closed
+            )  # during a drain it is stopped first
         }
-        assert set(self.table.unanswered(self.now)) == expected
+        assert set(self.table.orphaned(self.now)) == expected
         for lease in expected:
-            self.states[lease] = State.RELEASING
+            self.states[lease] = LeaseState.RELEASING
 
     @rule()
     def close(self):
         """The close gives out exactly what waits."""
-        expected = {lease for lease, state in self.states.items() if state is State.WAITING}
+        expected = {lease for lease, state in self.states.items() if state is LeaseState.WAITING}
         assert set(self.table.close()) == expected
         self.closed = True
         for lease in expected:
-            self.states[lease] = State.RELEASING
+            self.states[lease] = LeaseState.RELEASING
 
     @invariant()
     def each_message_is_in_exactly_one_state(self):
@@ -183,16 +185,16 @@ class LeaseTableMachine(RuleBasedStateMachine):
             members = self.table.in_state(state)
             assert len(members) == len(set(members)) == self.table.count(state)
             assert set(members) == {lease for lease, s in self.states.items() if s is state}
-        assert self.table.count(State.GONE) == 0
+        assert self.table.count(LeaseState.GONE) == 0
         assert all(lease.state is state for lease, state in self.states.items())
 
     @invariant()
     def a_message_is_found_while_it_is_held(self):
         """Its tag leads to it until it is gone, and of its leases at most one is not being let go of."""
-        held = [lease for lease, state in self.states.items() if state is not State.GONE]
+        held = [lease for lease, state in self.states.items() if state is not LeaseState.GONE]
         assert all(self.table.get(lease.tag) is lease for lease in held)
         assert all(self.table.get(lease.tag) is None for lease in self.states if lease not in held)
-        at_work = [lease for lease in held if self.states[lease] is not State.RELEASING]
+        at_work = [lease for lease in held if self.states[lease] is not LeaseState.RELEASING]
         assert len({(lease.queue.url, lease.message_id) for lease in at_work}) == len(at_work)
 
     @invariant()
@@ -203,7 +205,7 @@ class LeaseTableMachine(RuleBasedStateMachine):
     @invariant()
     def only_renewals_under_way_are_marked(self):
         """A mark left behind would hold up the hand-back for ever, and stop the renewing."""
-        assert {lease for lease in self.states if lease.beating} == {lease for lease, _, _ in self.in_flight}
+        assert {lease for lease in self.states if lease.renewing} == {lease for lease, _, _ in self.in_flight}
 
 
 TestLeaseTable = LeaseTableMachine.TestCase

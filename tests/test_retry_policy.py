@@ -16,7 +16,7 @@ from bridge.messages.retry_policy import (
     cut_delay,
     decide,
     eta_waits,
-    kills_pods,
+    is_poison_message,
     request_retries,
 )
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
@@ -137,12 +137,12 @@ def test_retries_that_celery_counted_itself_are_added():
 @given(receives=st.integers(1, 2000), limit=st.integers(0, 1000), spare=st.integers(0, 1000), waits=st.integers(0, 9))
 def test_only_far_beyond_its_retries_a_message_counts_as_a_killer(receives, limit, spare, waits):
     """No message is given up unrun before it had all its runs and the spare receives."""
-    assert kills_pods(receives, limit, spare, waits=waits) == (receives - waits > limit + 1 + spare)
+    assert is_poison_message(receives, limit, spare, waits=waits) == (receives - waits > limit + 1 + spare)
 
 
 def test_without_a_limit_no_count_gives_a_message_up():
     """max_retries=None: never dead-lettered on a count alone."""
-    assert not kills_pods(10**9, None, 0)
+    assert not is_poison_message(10**9, None, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from prometheus_client import REGISTRY
 
 from bridge.delivery.heartbeat import Heartbeat
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.delivery.settle_calls import Settlement
 from bridge.delivery.settler import Settler
@@ -109,7 +109,7 @@ class Room:
 
     def lapsed(self):
         """How many leases of this room's queue ended before their message did."""
-        return REGISTRY.get_sample_value("bridge_messages_lapsed_total", {"queue": self.queue.name}) or 0
+        return REGISTRY.get_sample_value("bridge_messages_expired_total", {"queue": self.queue.name}) or 0
 
     def done(self):
         """Wait until nothing is pending, and say whether that came true."""
@@ -137,13 +137,13 @@ def test_a_delete_counts_when_sqs_confirmed_it(room):
     room.sqs.answers[DELETE].append(lambda _: release.wait(SECONDS) and None)
     lease = room.hold()
     assert room.settler.settle(lease, Delete())
-    assert lease.state is State.ENDING
+    assert lease.state is LeaseState.ENDING
     assert room.settler.pending == 1
-    assert room.table.due_beats(time.monotonic() + 60) == [lease]
+    assert room.table.due_renewals(time.monotonic() + 60) == [lease]
     assert room.settled("deleted") == 0
     release.set()
     assert room.done()
-    assert lease.state is State.GONE
+    assert lease.state is LeaseState.GONE
     assert (room.settled("deleted"), room.lapsed(), room.settler.pending) == (1, 0, 0)
     assert room.sqs.calls == [(DELETE, {"QueueUrl": room.queue.url, "Entries": [{"Id": "0", "ReceiptHandle": "h1"}]})]
 
@@ -194,7 +194,7 @@ def test_a_dead_letter_is_deleted_only_after_it_was_sent(room):
     assert room.settler.settle(lease, DeadLetter("exhausted", "ValueError", "bad", "Traceback"))
     assert room.done()
     assert room.sqs.names() == [SEND, SEND, SEND, DELETE]
-    assert states == [State.ENDING]
+    assert states == [LeaseState.ENDING]
     arguments = room.sqs.calls[2][1]
     assert (arguments["QueueUrl"], arguments["MessageBody"]) == ("https://sqs/1/dead", "the body")
     cause = arguments["MessageAttributes"]["BridgeCause"]["StringValue"]
@@ -216,8 +216,8 @@ def test_a_dead_letter_stays_renewed_until_its_delete_is_confirmed(room):
     """From the first send to the last delete the heartbeat answers for it."""
     lease = room.hold()
     due = []
-    look = lambda _: due.append(lease in room.table.due_beats(lease.next_beat_at))  # noqa: E731 - used twice
-    answered = lambda _: room.table.beat_done(lease, lease.receipt_handle, time.monotonic(), "ok")  # noqa: E731 - twice
+    look = lambda _: due.append(lease in room.table.due_renewals(lease.next_renewal_at))  # noqa: E731 - used twice
+    answered = lambda _: room.table.renewal_done(lease, lease.receipt_handle, time.monotonic(), "ok")  # noqa: E731 - twice
     room.sqs.answers[SEND].append(lambda a: (look(a), answered(a), None)[-1])
     room.sqs.answers[DELETE].append(lambda a: (look(a), answered(a), None)[-1])
     room.settler.settle(lease, DeadLetter("permanent"))
@@ -229,7 +229,7 @@ def test_a_dead_letter_stays_renewed_until_its_delete_is_confirmed(room):
 def test_a_renewal_that_comes_to_sqs_after_the_delete_tells_of_no_loss(room, caplog, answer):
     """Renewals go on until the delete is confirmed, so their handle may be stale by then: nothing was lost."""
     lease, other = room.hold(), room.hold()
-    lease.next_beat_at = 0.0
+    lease.next_renewal_at = 0.0
     heart = Heartbeat(room.sqs, room.table, lambda _: None, renew=True)
 
     def late(_):
@@ -253,7 +253,7 @@ def test_a_renewal_that_comes_to_sqs_after_the_delete_tells_of_no_loss(room, cap
     assert (room.settled("deleted"), room.lapsed()) == (1, 0)
     assert "lease_lost" not in caplog.text
     # The same answer for a message that still runs is a loss, and is told of.
-    other.next_beat_at = 0.0
+    other.next_renewal_at = 0.0
     room.sqs.answers[VISIBILITY].append({"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": ""}]})
     heart.beat()
     assert renewals("stale") == stale + 1
@@ -282,7 +282,7 @@ def test_after_a_delete_that_sqs_refused_a_stale_renewal_tells_of_a_loss(room, a
 
     def renew():
         # The delete that is tried again is not sent yet when the renewal is answered.
-        lease.next_beat_at = 0.0
+        lease.next_renewal_at = 0.0
         room.sqs.answers[VISIBILITY].append({"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": ""}]})
         heart.beat()
         meanwhile.append(renewals(comes_to))
@@ -302,12 +302,12 @@ def test_no_visibility_change_while_a_renewal_is_under_way(room, verdict):
     """A renewal that arrived later would overwrite it: the call is made only after the renewal's answer."""
     lease = room.hold()
     sent_at = time.monotonic() + 60
-    assert room.table.due_beats(sent_at) == [lease]
+    assert room.table.due_renewals(sent_at) == [lease]
     assert room.settler.settle(lease, verdict)
     assert not room.settler.flush_hand_backs(0.1)
     assert room.sqs.calls == []
-    assert room.table.due_beats(sent_at + 60) == []
-    room.table.beat_done(lease, lease.receipt_handle, sent_at, "ok")
+    assert room.table.due_renewals(sent_at + 60) == []
+    room.table.renewal_done(lease, lease.receipt_handle, sent_at, "ok")
     assert room.settler.flush_hand_backs(SECONDS)
     assert room.sqs.names() == [VISIBILITY]
 
@@ -341,7 +341,7 @@ def test_what_the_table_already_released_is_carried_out(room):
         room.settler.carry_out(lease, HandBack("draining"))
     assert room.settler.flush_hand_backs(SECONDS)
     assert room.settled("handed_back", "draining") == 3
-    assert room.table.count(*State) == 0
+    assert room.table.count(*LeaseState) == 0
 
 
 @pytest.mark.parametrize(
@@ -383,18 +383,18 @@ def test_a_stale_handle_is_no_settlement(room, name, verdict, failed):
     room.settler.settle(lease, verdict)
     assert room.done()
     assert room.sqs.names() == [name]
-    assert (lease.state, room.lapsed(), room.settled(verdict.outcome)) == (State.GONE, 1, 0)
+    assert (lease.state, room.lapsed(), room.settled(verdict.outcome)) == (LeaseState.GONE, 1, 0)
 
 
 def test_a_delete_confirmed_after_the_lease_lapsed_is_not_claimed(room):
     """Another worker may have received it since, and then a delete with our handle succeeds without deleting."""
     room.settler.settle(room.hold(age_seconds=10.0, visibility=6), Delete())
     lost = room.hold()
-    room.table.due_beats(time.monotonic() + 60)
-    room.table.beat_done(lost, lost.receipt_handle, time.monotonic(), "stale")
+    room.table.due_renewals(time.monotonic() + 60)
+    room.table.renewal_done(lost, lost.receipt_handle, time.monotonic(), "stale")
     room.settler.settle(lost, Delete())
     assert room.done()
-    assert (room.lapsed(), room.settled("deleted"), room.table.count(*State)) == (2, 0, 0)
+    assert (room.lapsed(), room.settled("deleted"), room.table.count(*LeaseState)) == (2, 0, 0)
 
 
 def test_received_again_during_the_delete_means_again_with_the_new_handle(room):
@@ -425,25 +425,25 @@ def test_handed_back_and_received_again_before_the_answer_is_a_new_message(room)
     assert room.done()
     assert room.sqs.handles(VISIBILITY) == [["h1"]]
     assert (room.settled("handed_back"), room.lapsed()) == (1, 0)
-    assert room.table.in_state(State.WAITING) == news
+    assert room.table.in_state(LeaseState.WAITING) == news
 
 
 def test_a_visibility_change_not_yet_sent_is_dropped_when_its_message_is_here_again(room):
     """It would hide or show the new receive; the others of its batch are carried out, and nothing stays pending."""
     leases = [room.hold() for _ in range(3)]
     sent_at = time.monotonic() + 60
-    assert len(room.table.due_beats(sent_at)) == 3  # a renewal under way keeps the changes waiting
+    assert len(room.table.due_renewals(sent_at)) == 3  # a renewal under way keeps the changes waiting
     with room.settler._visibility._condition:  # so that they go as one batch
         for lease in leases:
             room.settler.settle(lease, RetryIn(30, 30))
     again = room.message(message_id=leases[1].message_id)
     assert room.table.take_in(again, again.received_at) is None
     for lease in leases:
-        room.table.beat_done(lease, lease.receipt_handle, sent_at, "ok")
+        room.table.renewal_done(lease, lease.receipt_handle, sent_at, "ok")
     flushed = room.settler.flush_hand_backs(1.0)
     assert room.sqs.handles(VISIBILITY) == [["h1", "h3"]]
     assert (room.settled("retried"), room.lapsed()) == (2, 1)
-    assert room.table.in_state(State.WAITING) == [again]
+    assert room.table.in_state(LeaseState.WAITING) == [again]
     assert (flushed, room.settler.pending) == (True, 0)
 
 
@@ -488,7 +488,7 @@ def test_what_cannot_be_settled_before_the_lease_ends_is_given_up(room, name, ve
     room.settler.settle(lease, verdict)
     assert room.done()
     assert room.sqs.names() == [name]
-    assert (lease.state, room.settled("settle_failed", reason)) == (State.GONE, 1)
+    assert (lease.state, room.settled("settle_failed", reason)) == (LeaseState.GONE, 1)
 
 
 @pytest.mark.parametrize(
@@ -514,4 +514,4 @@ def test_flush_covers_dead_letters_and_their_deletes(room):
     hold.set()
     assert room.done()
     assert room.settler.pending == 0
-    assert room.table.count(*State) == 0
+    assert room.table.count(*LeaseState) == 0

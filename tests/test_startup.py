@@ -126,7 +126,7 @@ def test_the_soft_limit_is_always_before_the_hard_one(hard):
     task = SimpleNamespace(
         acks_late=True,
         Request="bridge.worker.request:Request",
-        left_alone=frozenset(),
+        unset_options=frozenset(),
         max_retries=1,
         time_limit=hard,
         soft_time_limit=None,

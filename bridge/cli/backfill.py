@@ -56,7 +56,7 @@ def command(url: str, **options: Any) -> int:
         raise click.UsageError("--task sends to SQS_TASK_QUEUE_URL: --queue-url is for events")
     check_filters(options)
     # Imported here because the SDK and pydantic take half a second, which --help should not.
-    from bridge.operations.backfill.run import Backfill, Target, run
+    from bridge.operations.backfill.run import Backfill, Destination, run
     from bridge.settings.loading import load_operator_settings
 
     with errors_reported():
@@ -64,7 +64,7 @@ def command(url: str, **options: Any) -> int:
         if options["queue_url"]:
             environ["SQS_QUEUE_URL"] = options["queue_url"]
         settings = load_operator_settings(environ, "SQS_TASK_QUEUE_URL" if options["task"] else "SQS_QUEUE_URL")
-        target = Target(queue_for(settings, options["task"]), options["task"])
+        target = Destination(queue_for(settings, options["task"]), options["task"])
         if options["task"]:
             check_task(options["task"], settings.task_modules)
         else:

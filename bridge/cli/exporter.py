@@ -14,7 +14,7 @@ import click
 from bridge.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bridge.health.server import Answer
+    from bridge.health.server import Response
     from bridge.settings.loading import OperatorSettings
 
 
@@ -62,7 +62,7 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
 
     from bridge import log as logs
     from bridge import metrics
-    from bridge.health.server import Answer, HealthServer, as_json
+    from bridge.health.server import HealthServer, Response, as_json
     from bridge.monitoring.queue_depths import Depths, watched
     from bridge.operations.stopping import StopEvent
     from bridge.sqs.clients import sqs_client
@@ -89,12 +89,12 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
     rounds = [time.monotonic()]
     longest_seconds = 3 * interval_seconds + 60
 
-    def live() -> Answer:
+    def live() -> Response:
         ok = time.monotonic() - rounds[0] < longest_seconds
         return as_json(200 if ok else 503, {"live": ok, "reasons": [] if ok else ["no round of reading has ended"]})
 
-    def told() -> Answer:
-        return Answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+    def told() -> Response:
+        return Response(200, generate_latest(registry), CONTENT_TYPE_LATEST)
 
     faults: list[SettingsError] = []
 

@@ -13,7 +13,7 @@ import click
 from bridge.cli.exit_codes import errors_reported
 
 if TYPE_CHECKING:
-    from bridge.operations.provision.plan import Plan, Step, Wanted
+    from bridge.operations.provision.plan import ProvisionPlan, Step, Wanted
     from bridge.settings.loading import OperatorSettings
 
 _PAST = {"create-queue": "created queue", "set-attributes": "changed queue", "put-notification": "changed bucket"}
@@ -136,7 +136,7 @@ def _region(settings: OperatorSettings) -> str:
     raise click.ClickException("AWS_REGION is not set: in which region shall the queues be?")
 
 
-def _warn(made: Plan, wanted: Wanted, settings: OperatorSettings) -> None:
+def _warn(made: ProvisionPlan, wanted: Wanted, settings: OperatorSettings) -> None:
     needed = settings.max_retries + 1 + settings.spare_receives
     if wanted.max_receive_count <= needed:
         made.notes.append(

@@ -93,7 +93,7 @@ def _check(options: dict[str, Any]) -> None:
 
 def _reconciliation(bucket: str, prefix: str, options: dict[str, Any], settings: OperatorSettings) -> Reconciliation:
     """Return what the options and settings ask for; raises ClickException for what has to be mended."""
-    from bridge.operations.backfill.run import Backfill, Target
+    from bridge.operations.backfill.run import Backfill, Destination
     from bridge.operations.reconcile.run import Reconciliation
     from bridge.task.registry import declared_routes
 
@@ -108,10 +108,10 @@ def _reconciliation(bucket: str, prefix: str, options: dict[str, Any], settings:
     _check_claims(task)
     if not options["direct"]:
         backfill.check_allowed(bucket, settings.allowed_buckets)
-    target = Target("", None)
+    target = Destination("", None)
     if options["enqueue"]:
         by_name = task if options["direct"] else None
-        target = Target(backfill.queue_for(settings, by_name), by_name)
+        target = Destination(backfill.queue_for(settings, by_name), by_name)
     return Reconciliation(
         backfill=Backfill(
             prefix=prefix,
@@ -140,10 +140,10 @@ def _check_claims(name: str) -> None:
     if task.idempotent is False:
         raise click.ClickException(f"{name} is declared idempotent=False: it leaves no records to compare with")
     try:
-        [wish] = task.wishes({"bucket": "any-bucket", "key": "any-key"})
+        [claim_request] = task.claim_requests({"bucket": "any-bucket", "key": "any-key"})
     except Exception:  # noqa: BLE001 - only the user's own idempotency_key can raise, and then it is that
-        wish = None
-    if wish is None or not wish.id.startswith(object_folder(name, "any-bucket", "any-key")):
+        claim_request = None
+    if claim_request is None or not claim_request.id.startswith(object_folder(name, "any-bucket", "any-key")):
         raise click.ClickException(
             f"{name} has an idempotency_key of its own: its records do not say of which object they are, so they "
             "cannot be compared with a bucket"

@@ -80,7 +80,7 @@ class Batches(Generic[Job]):
         return max(0.0, min(moments) - now) if moments else None
 
 
-class Lane(Generic[Job]):
+class Batcher(Generic[Job]):
     """Threads that take due batches and make the call for each."""
 
     def __init__(

@@ -24,7 +24,7 @@ from typing import Literal
 
 from bridge import metrics
 from bridge.delivery.heartbeat import Heartbeat
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.delivery.receivers import Receivers
 from bridge.delivery.settler import Settler
@@ -122,7 +122,11 @@ class Drain:
     def _drain(self) -> None:
         began = time.monotonic()
         metrics.draining.set(1)
-        log.info("drain_started", running=self._table.count(State.RUNNING), waiting=self._table.count(State.WAITING))
+        log.info(
+            "drain_started",
+            running=self._table.count(LeaseState.RUNNING),
+            waiting=self._table.count(LeaseState.WAITING),
+        )
         self._receivers.stop()
         for lease in self._table.close():
             self._settler.carry_out(lease, HandBack("draining"))
@@ -145,7 +149,7 @@ class Drain:
             self._settler.flush_hand_backs(HAND_BACK_SECONDS)
         if self._pool_kind != "prefork":
             # These tasks cannot be stopped: the process must end with the very call that gives them to another worker.
-            stopped = [lease for lease in self._table.in_state(State.RUNNING) if self._table.release(lease)]
+            stopped = [lease for lease in self._table.in_state(LeaseState.RUNNING) if self._table.release(lease)]
             # A task that ends in this very moment finds its claim gone and completes nothing: it will be run again.
             self._release_claims(stopped)
             for lease in stopped:
@@ -166,7 +170,7 @@ class Drain:
         self._leave()
 
     def _await_running(self, deadline: float) -> None:
-        while self._table.count(State.RUNNING) and self._waits_on(deadline):
+        while self._table.count(LeaseState.RUNNING) and self._waits_on(deadline):
             pass
 
     def _waits_on(self, deadline: float) -> bool:
@@ -193,7 +197,7 @@ class Drain:
 
     def _stop_running(self) -> list[Lease]:
         """Kill the children that still run something; return the leases once their processes are gone."""
-        running = [lease for lease in self._table.in_state(State.RUNNING) if self._table.release(lease)]
+        running = [lease for lease in self._table.in_state(LeaseState.RUNNING) if self._table.release(lease)]
         if not running:
             return []
         pids = {pid for pid in (_worker_pid(lease) for lease in running) if pid}

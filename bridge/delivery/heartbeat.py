@@ -33,7 +33,7 @@ class Heartbeat:
         self,
         client: Any,
         table: LeaseTable,
-        on_unanswered: Callable[[Lease], None],
+        on_orphaned: Callable[[Lease], None],
         *,
         renew: bool,
         on_sweep: Callable[[], object] = lambda: None,
@@ -45,7 +45,7 @@ class Heartbeat:
         self._on_sweep = on_sweep
         self._client = client
         self._table = table
-        self._on_unanswered = on_unanswered
+        self._on_orphaned = on_orphaned
         self._stopped = threading.Event()
         turns = [("sweep", self.sweep, _SWEEP_SECONDS), *([("heartbeat", self.beat, _TICK_SECONDS)] if renew else [])]
         # Two threads: a renewal may wait long for an SQS that does not answer, and the sweep is what notices.
@@ -73,14 +73,15 @@ class Heartbeat:
     def sweep(self) -> None:
         """Hand back what nothing in this worker answers for."""
         self._on_sweep()
-        for lease in self._table.unanswered(time.monotonic()):
-            log.warning("lease_unanswered", **lease.log_fields)
-            self._on_unanswered(lease)
+        for lease in self._table.orphaned(time.monotonic()):
+            log.warning("lease_orphaned", **lease.log_fields)
+            log.warning("lease_unanswered", **lease.log_fields)  # its former name, for one release
+            self._on_orphaned(lease)
 
     def beat(self) -> None:
         """Renew what is due, a call for each ten of a queue."""
         now = time.monotonic()  # of the start: what fails meanwhile is due again in the next turn, not in this one
-        while not self._stopped.is_set() and (leases := self._table.due_beats(now, MAX_BATCH_ENTRIES)):
+        while not self._stopped.is_set() and (leases := self._table.due_renewals(now, MAX_BATCH_ENTRIES)):
             self._renew_batch(leases[0].queue.url, leases)
 
     def _renew_batch(self, url: str, leases: list[Lease]) -> None:
@@ -109,7 +110,7 @@ class Heartbeat:
             log.warning("lease_renewal_failed", leases=len(leases), error_type=error_code(error), error=str(error))
         finally:
             for lease, handle, result in zip(leases, handles, results, strict=True):
-                comes_to = self._table.beat_done(lease, handle, sent_at, result)
+                comes_to = self._table.renewal_done(lease, handle, sent_at, result)
                 metrics.renewals.labels(comes_to).inc()
                 if comes_to == "stale":
                     log.warning("lease_lost", **lease.log_fields)

@@ -25,7 +25,7 @@ from bridge.messages.retry_policy import (
     TaskLimits,
     cut_delay,
     eta_waits,
-    kills_pods,
+    is_poison_message,
     request_retries,
 )
 from bridge.messages.routing import Rules, ToTask, route
@@ -73,7 +73,7 @@ class Intake:
             try:
                 self._take_one(queue, raw, received_at)
             except Exception:  # an entry without a handle cannot even be held; SQS gives it again after its timeout
-                metrics.lapsed.labels(queue.name).inc()
+                metrics.count_expired(queue.name)
                 log.exception("intake_bug", queue=queue.name, message_id=raw.get("MessageId"))
         if self.ready:
             self._wake()
@@ -89,7 +89,7 @@ class Intake:
         )
         older = self._table.take_in(lease, received_at)
         if older is not None:
-            metrics.lapsed.labels(queue.name).inc()
+            metrics.count_expired(queue.name)
             log.warning("message_again", **older.log_fields, state=older.state.value)
             return
         try:
@@ -141,7 +141,7 @@ class Intake:
     def _apply_limits(self, lease: Lease, task: str, *, retries_republished: int) -> Verdict | None:
         limits = self._limits[task]
         lease.task = task
-        if kills_pods(lease.receives, limits.max_retries, self._spare_receives, waits=lease.waits):
+        if is_poison_message(lease.receives, limits.max_retries, self._spare_receives, waits=lease.waits):
             return DeadLetter(
                 "worker-lost",
                 None,
@@ -154,7 +154,7 @@ class Intake:
         lease.time_limit_seconds = limits.time_limit_seconds
         if limits.visibility_timeout_seconds != lease.visibility_timeout_seconds:
             lease.visibility_timeout_seconds = limits.visibility_timeout_seconds
-            lease.next_beat_at = 0.0  # the receive asked for another length: set this one with the next beat
+            lease.next_renewal_at = 0.0  # the receive asked for another length: set this one with the next beat
         return None
 
     def _delivery(self, lease: Lease, *, republished: int = 0) -> Delivery:

@@ -21,10 +21,10 @@ from bridge.sqs.queues import Queue
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 #: A lease is renewed when this share of its visibility timeout has passed, so two renewals may fail.
-BEAT_SHARE = 1 / 3
+RENEWAL_SHARE = 1 / 3
 
 
-class State(StrEnum):
+class LeaseState(StrEnum):
     """Where a held message stands; texts, because a plain enum's hash is Python code, run at every count."""
 
     WAITING = "waiting"
@@ -58,11 +58,11 @@ class Lease:
     time_limit_seconds: float = 0.0
     tag: str = ""
     receipt_handle: str = ""
-    state: State = State.WAITING
+    state: LeaseState = LeaseState.WAITING
     delivered: bool = False
     expires_at: float = 0.0
-    next_beat_at: float = 0.0
-    beating: bool = False
+    next_renewal_at: float = 0.0
+    renewing: bool = False
     lost: bool = False
     delete_asked_with: str = ""
     request: weakref.ref[Any] | None = None
@@ -97,7 +97,7 @@ class Lease:
         """Count the visibility timeout from ``now``, as far as the twelve hours allow, and the next renewal with it."""
         seconds = max(0, self.room_seconds(now))
         self.expires_at = now + seconds
-        self.next_beat_at = now + seconds * BEAT_SHARE
+        self.next_renewal_at = now + seconds * RENEWAL_SHARE
 
     def age_seconds(self, now: float) -> float:
         """Return the seconds since this receive, from which SQS counts its twelve hours."""

@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from bridge.delivery.lease import BEAT_SHARE, Lease, State
+from bridge.delivery.lease import RENEWAL_SHARE, Lease, LeaseState
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 #: After a renewal that failed for a passing reason it is tried again this soon (or at a third, if sooner).
-BEAT_RETRY_SECONDS = 1.0
+RENEWAL_RETRY_SECONDS = 1.0
 #: Celery reports the end of a run within milliseconds of its last signal; later means never.
 UNREPORTED_SECONDS = 10.0
 
@@ -32,12 +32,12 @@ class LeaseTable:
         #: Called under the lock after every change of a state. Whoever waits for room hears of it here and not by a
         #: condition: waking every receiver for every message cost more than the receives themselves.
         self.on_change: Callable[[], object] = _nothing
-        self._beat_done = threading.Condition(self.lock)
+        self._renewal_done = threading.Condition(self.lock)
         self._by_tag: dict[str, Lease] = {}
         self._by_id: dict[tuple[str, str], Lease] = {}
         self._by_number: dict[int, Lease] = {}
         #: How many leases are in each state; for reading.
-        self.counts = dict.fromkeys(State, 0)
+        self.counts = dict.fromkeys(LeaseState, 0)
 
     def take_in(self, lease: Lease, now: float) -> Lease | None:
         """Hold a message just received; return None, or the lease that already holds this very message.
@@ -49,14 +49,14 @@ class LeaseTable:
         with self.lock:
             key = (lease.queue.url, lease.message_id)
             older = self._by_id.get(key)
-            if older is not None and older.state is State.RELEASING:
+            if older is not None and older.state is LeaseState.RELEASING:
                 older.lost = True  # a visibility change still to be sent would now hide or show the new receive
             elif older is not None:
                 older.receipt_handle = lease.receipt_handle
                 older.received_at = now
                 older.lost = False
                 # As long as this receive asked for, which may be less than the task's own length.
-                older.expires_at, older.next_beat_at = lease.expires_at, lease.next_beat_at
+                older.expires_at, older.next_renewal_at = lease.expires_at, lease.next_renewal_at
                 return older
             self._by_tag[lease.tag] = self._by_id[key] = self._by_number[lease.number] = lease
             self.counts[lease.state] += 1
@@ -73,40 +73,40 @@ class LeaseTable:
     def start(self, lease: Lease, now: float) -> bool:
         """Let the pool have the message; False when it may not run: handed back, draining, or lapsed."""
         with self.lock:
-            if self.closed or lease.state is not State.WAITING or lease.lost or now >= lease.expires_at:
+            if self.closed or lease.state is not LeaseState.WAITING or lease.lost or now >= lease.expires_at:
                 return False
-            self._move(lease, State.RUNNING)
+            self._move(lease, LeaseState.RUNNING)
             return True
 
     def end(self, lease: Lease) -> bool:
         """The message is to be deleted, at once or after the dead letter: renewed until that is confirmed."""
         with self.lock:
-            if lease.state not in (State.WAITING, State.RUNNING):
+            if lease.state not in (LeaseState.WAITING, LeaseState.RUNNING):
                 return False
-            self._move(lease, State.ENDING)
+            self._move(lease, LeaseState.ENDING)
             return True
 
     def release(self, lease: Lease, *, only_waiting: bool = False) -> bool:
-        """A visibility change is to come: stop renewing. ``await_beat`` before making the call."""
+        """A visibility change is to come: stop renewing. ``await_renewal`` before making the call."""
         with self.lock:
-            allowed = (State.WAITING,) if only_waiting else (State.WAITING, State.RUNNING)
+            allowed = (LeaseState.WAITING,) if only_waiting else (LeaseState.WAITING, LeaseState.RUNNING)
             if lease.state not in allowed:
                 return False
-            self._move(lease, State.RELEASING)
+            self._move(lease, LeaseState.RELEASING)
             return True
 
-    def await_beat(self, leases: Iterable[Lease]) -> None:
+    def await_renewal(self, leases: Iterable[Lease]) -> None:
         """Wait until no renewal of these is under way: a late one would overwrite the new visibility."""
         with self.lock:
             for lease in leases:
-                self._beat_done.wait_for(lambda lease=lease: not lease.beating)  # type: ignore[misc]  # bound per loop
+                self._renewal_done.wait_for(lambda lease=lease: not lease.renewing)  # type: ignore[misc]  # bound per loop
 
     def drop(self, lease: Lease) -> None:
         """Forget a message whose end SQS has confirmed, or that is no longer ours."""
         with self.lock:
-            if lease.state is State.GONE:
+            if lease.state is LeaseState.GONE:
                 return
-            self._move(lease, State.GONE)
+            self._move(lease, LeaseState.GONE)
             self._by_tag.pop(lease.tag, None)
             self._by_number.pop(lease.number, None)
             key = (lease.queue.url, lease.message_id)
@@ -117,14 +117,14 @@ class LeaseTable:
         """Start nothing from now on; return what has not started, already marked for handing back."""
         with self.lock:
             self.closed = True
-            waiting = [lease for lease in self._by_tag.values() if lease.state is State.WAITING]
+            waiting = [lease for lease in self._by_tag.values() if lease.state is LeaseState.WAITING]
             for lease in waiting:
-                self._move(lease, State.RELEASING)
+                self._move(lease, LeaseState.RELEASING)
             self.on_change()
             return waiting
 
-    def due_beats(self, now: float, limit: int = 10) -> list[Lease]:
-        """Return up to ``limit`` leases of one queue to renew now, marked as being renewed until ``beat_done``.
+    def due_renewals(self, now: float, limit: int = 10) -> list[Lease]:
+        """Return up to ``limit`` leases of one queue to renew now, marked as being renewed until ``renewal_done``.
 
         No more than go into one call: a hand-back would wait behind the calls for all the others.
         """
@@ -132,10 +132,10 @@ class LeaseTable:
             due: list[Lease] = []
             for lease in self._by_tag.values():
                 if (
-                    lease.state is not State.RELEASING
-                    and not lease.beating
+                    lease.state is not LeaseState.RELEASING
+                    and not lease.renewing
                     and not lease.lost
-                    and lease.next_beat_at <= now
+                    and lease.next_renewal_at <= now
                     and lease.room_seconds(now) > 0
                     and now < lease.expires_at
                     and (not due or lease.queue.url == due[0].queue.url)
@@ -144,10 +144,10 @@ class LeaseTable:
                     if len(due) == limit:
                         break
             for lease in due:
-                lease.beating = True
+                lease.renewing = True
             return due
 
-    def beat_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> str:
+    def renewal_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> str:
         """Note a renewal's result, and return what it comes to.
 
         ``ok``; ``stale``: the handle is no longer good, or the lease had lapsed by our count; ``failed``: try again.
@@ -157,7 +157,7 @@ class LeaseTable:
         with self.lock:
             if result == "stale" and lease.delete_asked_with == handle:
                 result = "ended"
-            lease.beating = False
+            lease.renewing = False
             if handle == lease.receipt_handle:  # else: received again meanwhile, the answer is about the old handle
                 if result == "ok":
                     lease.held_until(sent_at)
@@ -165,14 +165,14 @@ class LeaseTable:
                     # Also after a delete was sent: should that fail, nobody knows whose the message is.
                     lease.lost = True
                 else:
-                    soon = min(BEAT_RETRY_SECONDS, lease.visibility_timeout_seconds * BEAT_SHARE)
-                    lease.next_beat_at = max(lease.next_beat_at, sent_at) + soon
+                    soon = min(RENEWAL_RETRY_SECONDS, lease.visibility_timeout_seconds * RENEWAL_SHARE)
+                    lease.next_renewal_at = max(lease.next_renewal_at, sent_at) + soon
                     # It may have taken effect unheard, and ask for less than what the lease had.
                     lease.expires_at = min(lease.expires_at, sent_at + max(0, lease.room_seconds(sent_at)))
-            self._beat_done.notify_all()
+            self._renewal_done.notify_all()
             return result
 
-    def unanswered(self, now: float) -> list[Lease]:
+    def orphaned(self, now: float) -> list[Lease]:
         """Return leases that may not stay, marked for handing back.
 
         Those are messages that no Celery request answers for (a strategy error, a consumer restart, a run of the
@@ -182,21 +182,21 @@ class LeaseTable:
         with self.lock:
             gone = [lease for lease in self._by_tag.values() if _orphan(lease, now, draining=self.closed)]
             for lease in gone:
-                self._move(lease, State.RELEASING)
+                self._move(lease, LeaseState.RELEASING)
             return gone
 
-    def in_state(self, *states: State) -> list[Lease]:
+    def in_state(self, *states: LeaseState) -> list[Lease]:
         """Return the leases in these states."""
         with self.lock:
             return [lease for lease in self._by_tag.values() if lease.state in states]
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: LeaseState) -> int:
         """Return how many leases are in these states; cheap enough for every message."""
         return sum([self.counts[state] for state in states])
 
-    def _move(self, lease: Lease, state: State) -> None:
+    def _move(self, lease: Lease, state: LeaseState) -> None:
         self.counts[lease.state] -= 1
-        if state is not State.GONE:
+        if state is not LeaseState.GONE:
             self.counts[state] += 1
         lease.state = state
         self.on_change()
@@ -207,11 +207,11 @@ def _nothing() -> None:
 
 
 def _orphan(lease: Lease, now: float, *, draining: bool) -> bool:
-    if draining and lease.state is State.RUNNING:
+    if draining and lease.state is LeaseState.RUNNING:
         return False  # the drain stops it before it hands it back
-    if lease.state is State.WAITING and lease.age_seconds(now) + lease.time_limit_seconds > MAX_VISIBILITY_SECONDS:
+    if lease.state is LeaseState.WAITING and lease.age_seconds(now) + lease.time_limit_seconds > MAX_VISIBILITY_SECONDS:
         return True
-    if lease.state not in (State.WAITING, State.RUNNING):
+    if lease.state not in (LeaseState.WAITING, LeaseState.RUNNING):
         return False
     if lease.run_ended_at is not None and now - lease.run_ended_at > UNREPORTED_SECONDS:
         return True

@@ -20,7 +20,7 @@ from typing import Any
 
 from bridge import metrics
 from bridge.aws_errors import error_code
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.delivery.receive_size import is_surely_none, receive_size
 from bridge.log import get_logger
@@ -39,7 +39,8 @@ LONGEST_PAUSE_SECONDS = 2.0
 _NET_SECONDS = 1.0
 #: The window and the processes are asked for this often, and not at every change of a message.
 POOL_SECONDS = 0.1
-_WAITING, _RUNNING, _ENDING, _RELEASING = State.WAITING, State.RUNNING, State.ENDING, State.RELEASING
+_WAITING, _RUNNING = LeaseState.WAITING, LeaseState.RUNNING
+_ENDING, _RELEASING = LeaseState.ENDING, LeaseState.RELEASING
 
 #: A receiver calls this with the queue, the messages of one receive, and the monotonic time of the answer.
 Deliver = Callable[[Queue, Sequence[Mapping[str, Any]], float], None]

@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.log import get_logger
 
 log = get_logger(__name__)
 
 #: Looked up for every message, and an enum's members are slow to find.
-_RUNNING = State.RUNNING
+_RUNNING = LeaseState.RUNNING
 
 
-class Gate:
+class RunQueue:
     """Takes Celery requests in order and hands them to the pool."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Gate:
         processes: Callable[[], int],
         hand_to_pool: Callable[[Any], Any],
         wake: Callable[[], None],
-        on_lapsed: Callable[[Lease], None],
+        on_expired: Callable[[Lease], None],
         on_refused: Callable[[Lease], None],
         on_dropped: Callable[[Any], object],
         one_at_a_time: bool,
@@ -50,17 +50,17 @@ class Gate:
         self._processes = processes
         self._hand_to_pool = hand_to_pool
         self._wake = wake
-        self._on_lapsed = on_lapsed
+        self._on_expired = on_expired
         self._on_refused = on_refused
         self._on_dropped = on_dropped
         self._one_at_a_time = one_at_a_time
         self._may_pump = may_pump
         self._lock = threading.RLock()  # two that see one free place must not both fill it
-        self._line: deque[tuple[Lease, Any]] = deque()
+        self._waiting: deque[tuple[Lease, Any]] = deque()
 
     def submit(self, request: Any) -> None:
         """Let a Celery request wait for its place."""
-        self._line.append((request.lease, request))
+        self._waiting.append((request.lease, request))
         if self._one_at_a_time:
             self._wake()
         else:
@@ -68,7 +68,7 @@ class Gate:
 
     def slot_free(self) -> None:
         """A task has ended; called from any thread."""
-        if not self._line:
+        if not self._waiting:
             return
         if self._may_pump():
             self.pump()
@@ -81,9 +81,9 @@ class Gate:
             self._pump()
 
     def _pump(self) -> None:
-        processes = self._processes() if self._line else 0
-        while self._line and self._table.counts[_RUNNING] < processes:
-            lease, request = self._line.popleft()
+        processes = self._processes() if self._waiting else 0
+        while self._waiting and self._table.counts[_RUNNING] < processes:
+            lease, request = self._waiting.popleft()
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)
                 self._on_dropped(request)  # Celery would count it as reserved for good
@@ -94,16 +94,16 @@ class Gate:
                 log.exception("pool_refused", **lease.log_fields)
                 self._on_refused(lease)
             if self._one_at_a_time:
-                if self._line:
+                if self._waiting:
                     self._wake()
                 return
 
     def forget(self) -> None:
         """Drop the line: Celery's consumer restarted, and its requests are void."""
         with self._lock:  # a thread of the pool may be about to take the next one
-            self._line.clear()
+            self._waiting.clear()
 
     def _refused(self, lease: Lease) -> None:
-        if lease.state is State.WAITING and not self._table.closed:
+        if lease.state is LeaseState.WAITING and not self._table.closed:
             # It lapsed while it waited (an outage): another worker may have it, so it must not start here.
-            self._on_lapsed(lease)
+            self._on_expired(lease)

@@ -47,15 +47,18 @@ class Settlement:
 
 
 class Deletes:
-    """Makes the delete calls and says which messages are gone (``on_confirmed``) or no longer ours (``on_lapsed``)."""
+    """Makes the delete calls and says which messages are gone (``on_confirmed``) or no longer ours (``on_expired``)."""
 
     def __init__(
-        self, client: Any, on_confirmed: Callable[[Sequence[Settlement]], None], on_lapsed: Callable[[Settlement], None]
+        self,
+        client: Any,
+        on_confirmed: Callable[[Sequence[Settlement]], None],
+        on_expired: Callable[[Settlement], None],
     ) -> None:
         """``client`` is an SQS client that does not retry by itself."""
         self._client = client
         self._on_confirmed = on_confirmed
-        self._on_lapsed = on_lapsed
+        self._on_expired = on_expired
 
     def call(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
         """Delete up to ten messages of one queue; yield those to be tried again."""
@@ -86,13 +89,13 @@ class Deletes:
                 if not lost[n] and time.monotonic() < lease.expires_at:
                     gone.append(settlement)
                 else:
-                    self._on_lapsed(settlement)
+                    self._on_expired(settlement)
             else:
                 entry = failed.get(n, {"Code": "NotAnswered"})
                 code, message = entry.get("Code", ""), entry.get("Message", "")
                 log.warning("delete_failed", **lease.log_fields, error_type=code, error=message)
                 if is_stale_handle(code, message):
-                    self._on_lapsed(settlement)
+                    self._on_expired(settlement)
                 else:
                     if n in failed:
                         lease.delete_asked_with = ""

@@ -16,8 +16,8 @@ from typing import Any
 
 from bridge import metrics
 from bridge.aws_errors import error_code, is_stale_handle
-from bridge.delivery.batcher import Again, Lane
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.batcher import Again, Batcher
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.delivery.settle_calls import LINGER_SECONDS, THREADS, Deletes, Settlement
 from bridge.log import body_fields, get_logger
@@ -46,23 +46,30 @@ class Settler:
         self._table = table
         self._worker = worker
         self._on_slot_free = on_slot_free
-        deletes = Deletes(client, self._all_confirmed, self._lapsed)
-        self._deletes: Lane[Settlement] = Lane("delete", deletes.call, linger_seconds=LINGER_SECONDS, threads=THREADS)
-        self._visibility: Lane[Settlement] = Lane("visibility", self._change_visibility, threads=2)
-        self._dead_letters: Lane[Settlement] = Lane("dead-letter", self._send_dead_letter, batch_size=1, threads=2)
-        self._lanes = (self._deletes, self._visibility, self._dead_letters)
-        self._lane_of: dict[type[Verdict], Lane[Settlement]] = {Delete: self._deletes, DeadLetter: self._dead_letters}
+        deletes = Deletes(client, self._all_confirmed, self._expired)
+        self._deletes: Batcher[Settlement] = Batcher(
+            "delete", deletes.call, linger_seconds=LINGER_SECONDS, threads=THREADS
+        )
+        self._visibility: Batcher[Settlement] = Batcher("visibility", self._change_visibility, threads=2)
+        self._dead_letters: Batcher[Settlement] = Batcher(
+            "dead-letter", self._send_dead_letter, batch_size=1, threads=2
+        )
+        self._batchers = (self._deletes, self._visibility, self._dead_letters)
+        self._batcher_of: dict[type[Verdict], Batcher[Settlement]] = {
+            Delete: self._deletes,
+            DeadLetter: self._dead_letters,
+        }
 
     def start(self) -> None:
         """Start the lanes' threads."""
-        for lane in self._lanes:
-            lane.start()
+        for batcher in self._batchers:
+            batcher.start()
 
     def settle(self, lease: Lease, verdict: Verdict) -> bool:
         """Carry out ``verdict``; False when the message's end was decided before."""
-        was_running = lease.state is State.RUNNING
-        keeps_beat = isinstance(verdict, (Delete, DeadLetter))
-        if not (self._table.end(lease) if keeps_beat else self._table.release(lease)):
+        was_running = lease.state is LeaseState.RUNNING
+        keeps_renewing = isinstance(verdict, (Delete, DeadLetter))
+        if not (self._table.end(lease) if keeps_renewing else self._table.release(lease)):
             return False
         self.carry_out(lease, verdict)
         if was_running:
@@ -71,12 +78,12 @@ class Settler:
 
     def carry_out(self, lease: Lease, verdict: Verdict) -> None:
         """Put a message whose state was already changed (a hand-back decided by the table) on its lane."""
-        self._lane_of.get(type(verdict), self._visibility).add(lease.queue.url, Settlement(lease, verdict))
+        self._batcher_of.get(type(verdict), self._visibility).add(lease.queue.url, Settlement(lease, verdict))
 
     @property
     def pending(self) -> int:
         """How many messages are decided and not confirmed."""
-        return sum(lane.pending for lane in self._lanes)
+        return sum(batcher.pending for batcher in self._batchers)
 
     def flush_hand_backs(self, timeout_seconds: float) -> bool:
         """Wait until every visibility change is confirmed; False when time ran out."""
@@ -87,20 +94,22 @@ class Settler:
         deadline = time.monotonic() + timeout_seconds
         # Dead letters first: each ends as a delete.
         order = (self._visibility, self._dead_letters, self._deletes)
-        flushed = [lane.flush(max(0.0, deadline - time.monotonic())) for lane in order]
+        flushed = [batcher.flush(max(0.0, deadline - time.monotonic())) for batcher in order]
         return all(flushed)
 
     def stop(self) -> None:
         """End the threads."""
-        for lane in self._lanes:
-            lane.stop()
+        for batcher in self._batchers:
+            batcher.stop()
 
     def _change_visibility(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
-        self._table.await_beat([s.lease for s in batch])
+        self._table.await_renewal([s.lease for s in batch])
         for settlement in batch:
             if settlement.lease.lost:
-                self._lapsed(settlement)
-        batch = [s for s in batch if s.lease.state is not State.GONE]  # a new list: the lane still counts the old one
+                self._expired(settlement)
+        batch = [
+            s for s in batch if s.lease.state is not LeaseState.GONE
+        ]  # a new list: the lane still counts the old one
         if not batch:
             return
         now = time.monotonic()
@@ -124,11 +133,11 @@ class Settler:
             if n in confirmed and time.monotonic() < settlement.lease.expires_at:
                 self._all_confirmed([settlement], delay_seconds=delays[n])
             elif n in confirmed:
-                self._lapsed(settlement)
+                self._expired(settlement)
             else:
                 entry = failed.get(n, {})
                 if is_stale_handle(entry.get("Code", ""), entry.get("Message", "")):
-                    self._lapsed(settlement)
+                    self._expired(settlement)
                 else:
                     yield from self._try_again([settlement])
 
@@ -175,7 +184,7 @@ class Settler:
     def _all_confirmed(self, batch: Sequence[Settlement], **fields: Any) -> None:
         with self._table.lock:
             # One that is gone was counted: its batch was tried again after an error of ours.
-            batch = [settlement for settlement in batch if settlement.lease.state is not State.GONE]
+            batch = [settlement for settlement in batch if settlement.lease.state is not LeaseState.GONE]
             for settlement in batch:
                 self._table.drop(settlement.lease)
         for settlement in batch:
@@ -184,11 +193,12 @@ class Settler:
             if log.is_enabled_for(INFO):
                 log.info("message_settled", **_fields(settlement), **fields)
 
-    def _lapsed(self, settlement: Settlement) -> None:
+    def _expired(self, settlement: Settlement) -> None:
         # The lease ended before SQS had our answer: the message may be with another worker, so nothing is claimed.
         self._table.drop(settlement.lease)
-        metrics.lapsed.labels(settlement.lease.queue.name).inc()
-        log.warning("message_lapsed", **_fields(settlement))
+        metrics.count_expired(settlement.lease.queue.name)
+        log.warning("message_expired", **_fields(settlement))
+        log.warning("message_lapsed", **_fields(settlement))  # its former name, for one release
 
     def _failed(self, settlement: Settlement) -> None:
         self._table.drop(settlement.lease)

@@ -14,16 +14,16 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bridge import metrics
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.health.liveness import Liveness
 from bridge.health.readiness import QueueFacts, report, why_not_ready
-from bridge.health.server import Answer, as_json
+from bridge.health.server import Response, as_json
 from bridge.sqs.calls import last_call
 from bridge.sqs.queues import Queue
 
 
-class Answers:
+class Endpoints:
     """The four paths of one worker."""
 
     def __init__(
@@ -43,19 +43,19 @@ class Answers:
         self._receiving = receiving
         self._version = _version()
 
-    def by_path(self) -> Mapping[str, Callable[[], Answer]]:
+    def by_path(self) -> Mapping[str, Callable[[], Response]]:
         """Return the function for each path."""
         return {"/live": self.live, "/ready": self.ready, "/health": self.health, "/metrics": self.metrics}
 
-    def live(self) -> Answer:
+    def live(self) -> Response:
         """``{"live": bool, "reasons": [str]}``; 503 when something is stuck that only a restart mends."""
         return _probe("live", self._liveness.look())
 
-    def ready(self) -> Answer:
+    def ready(self) -> Response:
         """``{"ready": bool, "reasons": [str]}``; 503 when the worker takes no messages."""
         return _probe("ready", self._why_not_ready(self._facts()))
 
-    def health(self) -> Answer:
+    def health(self) -> Response:
         """The report of ``bridge.health.readiness``; 503 unless its status is ``healthy``."""
         facts = self._facts()
         reasons = self._why_not_ready(facts)
@@ -68,15 +68,15 @@ class Answers:
         )
         return as_json(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, said)
 
-    def metrics(self) -> Answer:
+    def metrics(self) -> Response:
         """Every metric of this process in Prometheus' text format; those of the user's own tasks in it are included."""
-        return Answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
+        return Response(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
 
     def _why_not_ready(self, facts: Sequence[QueueFacts]) -> list[str]:
         return why_not_ready(facts, draining=self._leases.closed, stuck=self._liveness.look())
 
     def _facts(self) -> list[QueueFacts]:
-        held = self._leases.in_state(State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
+        held = self._leases.in_state(LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.RELEASING)
         in_flight = Counter(lease.queue.name for lease in held)
         polls = {sample.labels["queue"]: sample.value for sample in _samples(metrics.last_poll)}
         facts = []
@@ -98,7 +98,7 @@ class Answers:
         return facts
 
 
-def _probe(word: str, reasons: Sequence[str]) -> Answer:
+def _probe(word: str, reasons: Sequence[str]) -> Response:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     return as_json(status, {word: not reasons, "reasons": list(reasons)})
 

@@ -39,7 +39,7 @@ MAX_HEAD_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What a path answers."""
 
     status: int
@@ -47,9 +47,9 @@ class Answer:
     content_type: str = "application/json"
 
 
-def as_json(status: int, value: Any) -> Answer:
+def as_json(status: int, value: Any) -> Response:
     """Return ``value`` as JSON in one line."""
-    return Answer(status, json.dumps(value).encode() + b"\n")
+    return Response(status, json.dumps(value).encode() + b"\n")
 
 
 class HealthServer(socketserver.TCPServer):
@@ -64,7 +64,7 @@ class HealthServer(socketserver.TCPServer):
     def __init__(self, host: str, port: int) -> None:
         """``host`` is an IP address or ``localhost``; ``::`` serves IPv4 too."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._answers: Mapping[str, Callable[[], Answer]] = {}
+        self._answers: Mapping[str, Callable[[], Response]] = {}
         self._changed = threading.Condition()
         self._open: dict[socket.socket, float] = {}  # in the order of their beginning
         try:
@@ -79,12 +79,12 @@ class HealthServer(socketserver.TCPServer):
         """The port it has."""
         return int(self.server_address[1])
 
-    def start(self, answers: Mapping[str, Callable[[], Answer]]) -> None:
+    def start(self, answers: Mapping[str, Callable[[], Response]]) -> None:
         """Answer from now on; ``answers`` has a function for each path. Nothing stops it but the process's end."""
         self._answers = answers
         threading.Thread(target=self.serve_forever, name="bridge-health", daemon=True).start()
 
-    def answer(self, path: str) -> Answer:
+    def answer(self, path: str) -> Response:
         """Return what this path answers now."""
         found = self._answers.get(path)
         if found is None:
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
         """Say nothing: probes come every few seconds."""
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Response) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import ClaimLost, StoreUnavailable
-from bridge.idempotency import transitions as claims
-from bridge.idempotency.identity import Wish
+from bridge.idempotency import transitions
+from bridge.idempotency.identity import ClaimRequest
 from bridge.idempotency.record import Record, UnreadableRecord, from_json, to_json
 from bridge.idempotency.store import Store, Stored
 from bridge.idempotency.transitions import Busy, Claimant, Done, Granted, Outdated
@@ -31,7 +31,7 @@ MAX_RESULT_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ClaimingRun:
     """The run that claims: its owner token, its message, whether SQS delivers it for the first time, its time limit."""
 
     owner: str
@@ -43,10 +43,12 @@ class Run:
 class Claim:
     """A claim that was granted. Methods may be called from any thread of the run."""
 
-    def __init__(self, guard: Guard, wish: Wish, run: Run, stored: Stored, granted: Granted) -> None:
-        """Made by ``Guard.acquire`` only."""
-        self._guard = guard
-        self._wish = wish
+    def __init__(
+        self, claimer: Claimer, claim_request: ClaimRequest, run: ClaimingRun, stored: Stored, granted: Granted
+    ) -> None:
+        """Made by ``Claimer.acquire`` only."""
+        self._claimer = claimer
+        self._wish = claim_request
         self._run = run
         self._tag = stored.tag
         self._record = granted.record
@@ -61,18 +63,18 @@ class Claim:
 
     def save(self, progress: Mapping[str, Any]) -> None:
         """Keep a checkpoint of JSON values; raises ClaimLost when another run has taken over, StoreUnavailable."""
-        self._change(lambda mine: claims.save_progress(mine, progress))
+        self._change(lambda mine: transitions.save_progress(mine, progress))
 
     def complete(self, result: Any) -> None:
         """Note that the work is done; raises ClaimLost, or StoreUnavailable when it could not be noted in a minute."""
         kept = _fit_to_keep(result)
         # One moment for all tries: a try that got through although it failed then wrote the very text of the next.
-        expires_at = self._guard.expires_at()
+        expires_at = self._claimer.expires_at()
         deadline = time.monotonic() + COMPLETE_SECONDS
         pause = 0.5
         while True:
             try:
-                self._change(lambda mine: claims.complete(mine, self._wish, result=kept, expires_at=expires_at))
+                self._change(lambda mine: transitions.complete(mine, self._wish, result=kept, expires_at=expires_at))
                 return
             except StoreUnavailable:
                 if time.monotonic() + pause > deadline:
@@ -82,24 +84,24 @@ class Claim:
 
     def release(self, *, failed: bool) -> None:
         """Let go of it for the next run, and count a failed one; raises ClaimLost, StoreUnavailable."""
-        self._change(lambda mine: claims.release(mine, self._run.message_id, failed=failed))
+        self._change(lambda mine: transitions.release(mine, self._run.message_id, failed=failed))
 
     def _change(self, change: Callable[[Record], Record]) -> None:
         with self._lock:
             for _ in range(TRIES):
                 record = change(self._record)
-                written = self._guard.write(self._wish.id, record, self._tag)
+                written = self._claimer.write(self._wish.id, record, self._tag)
                 if isinstance(written, str):
                     self._record, self._tag = record, written
                     return
-                found = self._guard.parse(written)
-                if found is None or not claims.is_mine(found, self._run.owner) or written is None:
+                found = self._claimer.parse(written)
+                if found is None or not transitions.is_mine(found, self._run.owner) or written is None:
                     raise ClaimLost(f"{self._wish.about or self._wish.id}: another run has taken over its claim")
                 self._record, self._tag = found, written.tag
             raise StoreUnavailable(f"{self._wish.id}: the record changed {TRIES} times under a run that owns it")
 
 
-class Guard:
+class Claimer:
     """Claims records in a store."""
 
     def __init__(self, store: Store, *, ttl_seconds: int, clock: Callable[[], float] = time.time) -> None:
@@ -112,42 +114,42 @@ class Guard:
         """When a record that is written now may go, in whole seconds since 1970."""
         return int(self._clock()) + self._ttl_seconds
 
-    def acquire(self, wish: Wish, run: Run) -> Claim | Done | Outdated | Busy:
+    def acquire(self, claim_request: ClaimRequest, run: ClaimingRun) -> Claim | Done | Outdated | Busy:
         """Claim the record, or say why there is nothing to claim; raises StoreUnavailable.
 
         One call for an event that is new, and one for a repeat, wherever the store allows it.
         """
         # A message that SQS delivers for the first time is mostly of an event that nobody has seen.
         blind = self._store.refusal_tells or run.receives <= 1
-        stored = None if blind else self._store.read(wish.id)
+        stored = None if blind else self._store.read(claim_request.id)
         for _ in range(TRIES):
             now = self._clock()
             who = Claimant(run.owner, run.message_id, now, now + run.claim_seconds, self.expires_at())
-            decision = claims.claim(self.parse(stored), wish, who)
+            decision = transitions.claim(self.parse(stored), claim_request, who)
             if not isinstance(decision, Granted):
                 return decision
             if stored is not None and to_json(decision.record) == stored.text:
-                return Claim(self, wish, run, stored, decision)
-            written = self.write(wish.id, decision.record, stored.tag if stored else None)
+                return Claim(self, claim_request, run, stored, decision)
+            written = self.write(claim_request.id, decision.record, stored.tag if stored else None)
             if isinstance(written, str):
-                return Claim(self, wish, run, Stored("", written), decision)
+                return Claim(self, claim_request, run, Stored("", written), decision)
             stored = written
-        raise StoreUnavailable(f"{wish.id}: the record changed {TRIES} times while it was claimed")
+        raise StoreUnavailable(f"{claim_request.id}: the record changed {TRIES} times while it was claimed")
 
-    def release(self, wish: Wish, run: Run, *, failed: bool) -> int | None:
+    def release(self, claim_request: ClaimRequest, run: ClaimingRun, *, failed: bool) -> int | None:
         """Let go of the claim of a run that has ended, on its behalf; None when it holds none (any more).
 
         Returns how many runs of its message have failed, this one included. Raises StoreUnavailable.
         """
         for _ in range(TRIES):
-            stored = self._store.read(wish.id)
+            stored = self._store.read(claim_request.id)
             found = self.parse(stored)
-            if found is None or stored is None or not claims.is_mine(found, run.owner):
+            if found is None or stored is None or not transitions.is_mine(found, run.owner):
                 return None
-            record = claims.release(found, run.message_id, failed=failed)
-            if isinstance(self.write(wish.id, record, stored.tag), str):
+            record = transitions.release(found, run.message_id, failed=failed)
+            if isinstance(self.write(claim_request.id, record, stored.tag), str):
                 return record.failures.get(run.message_id, 0)
-        raise StoreUnavailable(f"{wish.id}: the record changed {TRIES} times while it was released")
+        raise StoreUnavailable(f"{claim_request.id}: the record changed {TRIES} times while it was released")
 
     def write(self, record_id: str, record: Record, tag: str | None) -> str | Stored | None:
         """Write a record where none is (``tag`` None) or in place of one; return the new tag, or what is there."""
@@ -174,18 +176,18 @@ class Guard:
             raise StoreUnavailable(f"a record cannot be read: {error}") from error
 
 
-_guard: Guard | None = None
+_claimer: Claimer | None = None
 
 
-def use_guard(guard: Guard | None) -> None:
+def use_claimer(claimer: Claimer | None) -> None:
     """Claim with this guard from now on in this process and those that it forks; None: claim nothing."""
-    global _guard  # noqa: PLW0603 - a process has one store
-    _guard = guard
+    global _claimer  # noqa: PLW0603 - a process has one store
+    _claimer = claimer
 
 
-def present_guard() -> Guard | None:
+def current_claimer() -> Claimer | None:
     """Return the guard in use."""
-    return _guard
+    return _claimer
 
 
 def _fit_to_keep(result: Any) -> Any:

@@ -22,7 +22,7 @@ _DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ClaimRequest:
     """What a run wants to claim: the record's ``id``, and the ``event`` it wants to claim it for.
 
     With ``latest_only`` the record is one for all events of an object, which ``sequencer`` puts in order. ``about``
@@ -38,11 +38,11 @@ class Wish:
     version: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> Wish:
+def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> ClaimRequest:
     """Return what a task claims for one record of an S3 event."""
     event = _event(record)
     folder = f"{_name(task)}/{_digest(record.bucket, record.key)}"
-    return Wish(
+    return ClaimRequest(
         id=f"{folder}/latest" if latest_only else f"{folder}/{event}",
         event=event,
         sequencer=record.sequencer,
@@ -52,17 +52,17 @@ def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> 
     )
 
 
-def of_key(task: str, key: str) -> Wish:
+def of_key(task: str, key: str) -> ClaimRequest:
     """Return what a task claims for a key of its own (``idempotency_key=``); raises TypeError for an empty one."""
     if not isinstance(key, str) or not key:
         raise TypeError(f"idempotency_key must give a text that is not empty, not {key!r}")
     digest = _digest(key)
-    return Wish(id=f"{_name(task)}/key/{digest}", event=digest, about=key[:200])
+    return ClaimRequest(id=f"{_name(task)}/key/{digest}", event=digest, about=key[:200])
 
 
-def of_message(task: str, message_id: str) -> Wish:
+def of_message(task: str, message_id: str) -> ClaimRequest:
     """Return what a task claims for one SQS message."""
-    return Wish(id=f"{_name(task)}/message/{_digest(message_id)}", event=message_id, about=f"sqs:{message_id}")
+    return ClaimRequest(id=f"{_name(task)}/message/{_digest(message_id)}", event=message_id, about=f"sqs:{message_id}")
 
 
 def version_of(record: ObjectRecord) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.idempotency.identity import Wish, is_older, is_same
+from bridge.idempotency.identity import ClaimRequest, is_older, is_same
 from bridge.idempotency.record import Record
 
 #: Of how many messages a record remembers the failures: one event comes as one message, or as a few duplicates.
@@ -66,39 +66,45 @@ class Busy:
     seconds: float
 
 
-def claim(found: Record | None, wish: Wish, who: Claimant) -> Granted | Done | Outdated | Busy:
+def claim(found: Record | None, claim_request: ClaimRequest, who: Claimant) -> Granted | Done | Outdated | Busy:
     """Decide whether this run may begin; ``found`` is the record as it was read, None when there is none."""
     if found is None or (found.expires_at <= who.at and not _is_live(found, who.at)):
         # DynamoDB and S3 remove expired records some time later, at their leisure.
-        return Granted(_claimed(Record(status="released", event=wish.event, expires_at=0), wish, who), 0)
-    if found.status == "in-progress" and found.owner == who.owner and found.event == wish.event:
+        return Granted(
+            _claimed(Record(status="released", event=claim_request.event, expires_at=0), claim_request, who), 0
+        )
+    if found.status == "in-progress" and found.owner == who.owner and found.event == claim_request.event:
         # Our own write, of which the answer was lost.
         return Granted(found, found.failures.get(who.message_id, 0))
     if _is_live(found, who.at) and found.owner != who.owner:
         return Busy(found.claimed_until - who.at)
-    if found.done_event == wish.event:
+    if found.done_event == claim_request.event:
         return Done(found.result)
-    if wish.latest_only and is_same(wish.sequencer, found.sequencer):
+    if claim_request.latest_only and is_same(claim_request.sequencer, found.sequencer):
         return Done()  # an event without a place in the order was completed since
-    if wish.latest_only and is_older(wish.sequencer, found.sequencer):
+    if claim_request.latest_only and is_older(claim_request.sequencer, found.sequencer):
         return Outdated(found.sequencer or "")
     return Granted(
-        _claimed(found, wish, who),
+        _claimed(found, claim_request, who),
         retries=found.failures.get(who.message_id, 0),
         took_over=found.status == "in-progress" and found.owner != who.owner,
     )
 
 
-def complete(mine: Record, wish: Wish, *, result: Any, expires_at: int) -> Record:
+def complete(mine: Record, claim_request: ClaimRequest, *, result: Any, expires_at: int) -> Record:
     """Return the record of a completed run; to be written in place of ``mine`` only."""
-    newest = mine.sequencer if is_older(wish.sequencer, mine.sequencer) else wish.sequencer or mine.sequencer
+    newest = (
+        mine.sequencer
+        if is_older(claim_request.sequencer, mine.sequencer)
+        else claim_request.sequencer or mine.sequencer
+    )
     return replace(
         mine,
         status="completed",
         claimed_until=0.0,
         progress=None,
         result=result,
-        done_event=wish.event,
+        done_event=claim_request.event,
         done_version={},
         sequencer=newest,
         expires_at=expires_at,
@@ -150,17 +156,17 @@ def _is_live(found: Record, at: float) -> bool:
     return found.status == "in-progress" and found.claimed_until > at
 
 
-def _claimed(found: Record, wish: Wish, who: Claimant) -> Record:
-    same = found.event == wish.event
+def _claimed(found: Record, claim_request: ClaimRequest, who: Claimant) -> Record:
+    same = found.event == claim_request.event
     return replace(
         found,
         status="in-progress",
         owner=who.owner,
         claimed_until=who.until,
-        event=wish.event,
+        event=claim_request.event,
         progress=found.progress if same else None,
         expires_at=who.expires_at,
-        about=wish.about,
-        version=wish.version,
+        about=claim_request.about,
+        version=claim_request.version,
         done_version=found.done_version if same or found.event != found.done_event else found.version,
     )

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bridge.errors import BridgeError
-from bridge.local import die_with_parent as tether
+from bridge.local import die_with_parent
 from bridge.local.worker import PACKAGES
 
 #: Flower's own port, if it is free.
@@ -78,7 +78,7 @@ def _tethered(command: Sequence[str], environment: Mapping[str, str], log: Path)
     with ExitStack() as stack:
         output = stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
-            [sys.executable, "-I", tether.__file__, *command],
+            [sys.executable, "-I", die_with_parent.__file__, *command],
             stdin=subprocess.PIPE,  # the tether ends the group when this closes, however we go
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -23,7 +23,7 @@ _done = False
 _write = threading.RLock()
 
 
-def take_turns() -> None:
+def serialize_requests() -> None:
     """Let SQS calls change moto's queues one at a time, in this process, from now on.
 
     All queues get one condition instead of one each. A long poll waits on it, and so gives up its turn altogether.

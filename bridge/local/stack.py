@@ -20,7 +20,7 @@ from botocore.session import Session
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from bridge.local.moto_locks import take_turns
+from bridge.local.moto_locks import serialize_requests
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -98,7 +98,7 @@ def moto_server(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     # One line per request otherwise, in the middle of whatever this process shows. Set before the first request:
     # werkzeug gives its logger the level INFO only when it has none.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    take_turns()
+    serialize_requests()
     application = DomainDispatcherApplication(create_backend_app)
     server = make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="local-aws", daemon=True)

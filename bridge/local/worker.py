@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bridge.local import die_with_parent as tether
+from bridge.local import die_with_parent
 
 # The folder that holds the packages `bridge` and `tasks`: the checkout, or site-packages.
 PACKAGES = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ class WorkerProcess:
         self._drain_seconds = drain_seconds
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", tether.__file__, *self.command()],
+            [sys.executable, "-I", die_with_parent.__file__, *self.command()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

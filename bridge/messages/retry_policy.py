@@ -129,7 +129,7 @@ def request_retries(receives: int, max_retries: int | None, *, waits: int = 0, r
     return retries if max_retries is None else min(retries, max_retries)
 
 
-def kills_pods(receives: int, max_retries: int | None, spare_receives: int, *, waits: int = 0) -> bool:
+def is_poison_message(receives: int, max_retries: int | None, spare_receives: int, *, waits: int = 0) -> bool:
     """Say whether a message was received so far beyond its retries that running it must be what ends the workers."""
     return max_retries is not None and receives - waits > max_retries + 1 + spare_receives
 

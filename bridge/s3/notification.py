@@ -26,7 +26,7 @@ Announced = Literal["yes", "perhaps", "no"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NotificationEntry:
     """One entry: which events of which keys go where; ``prefix`` and ``suffix`` are decoded, "" is any."""
 
     id: str
@@ -55,7 +55,7 @@ class Entry:
             and key.endswith(self.suffix)
         )
 
-    def includes(self, other: Entry) -> bool:
+    def includes(self, other: NotificationEntry) -> bool:
         """Say whether all that ``other`` wants is sent to the same place by this entry already."""
         return (
             self.arn == other.arn
@@ -64,7 +64,7 @@ class Entry:
             and all(any(matches(own, event) for own in self.events) for event in other.events)
         )
 
-    def overlaps(self, other: Entry) -> bool:
+    def overlaps(self, other: NotificationEntry) -> bool:
         """Say whether S3 would refuse the two together: an event type, prefixes and suffixes that all meet."""
         return (
             any(_events_meet(one, two) for one in self.events for two in other.events)
@@ -83,7 +83,7 @@ class Entry:
         return configuration | ({"Filter": {"Key": {"FilterRules": rules}}} if rules else {})
 
 
-def entries(configuration: Mapping[str, Any]) -> tuple[Entry, ...]:
+def entries(configuration: Mapping[str, Any]) -> tuple[NotificationEntry, ...]:
     """Return all entries of a notification configuration; EventBridge is none (see ``to_eventbridge``)."""
     found = []
     for kind, (target, arn_name) in _TARGETS.items():
@@ -92,7 +92,7 @@ def entries(configuration: Mapping[str, Any]) -> tuple[Entry, ...]:
             # S3 answers "Prefix" for what was put as "prefix".
             filters = {str(r.get("Name", "")).lower(): unquote_plus(str(r.get("Value") or "")) for r in rules}
             found.append(
-                Entry(
+                NotificationEntry(
                     id=str(entry.get("Id") or ""),
                     target=target,
                     arn=str(entry.get(arn_name) or ""),
@@ -124,7 +124,7 @@ def announced(configuration: Mapping[str, Any], key: str, event_name: str, queue
     return "perhaps" if to_eventbridge(configuration) else "no"
 
 
-def merged(configuration: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+def merged(configuration: Mapping[str, Any], entry: NotificationEntry) -> dict[str, Any]:
     """Return the whole configuration with ``entry`` in the place of the one that has its id, all others as they are.
 
     The whole, because PutBucketNotificationConfiguration replaces everything that was there.

@@ -50,6 +50,7 @@ __all__ = [
     "RoutingSettings",
     "TaskQueueSettings",
     "WorkerSettings",
+    "legacy_names_in_use",
     "load_archive_settings",
     "load_health_settings",
     "load_job_settings",
@@ -61,7 +62,6 @@ __all__ = [
     "load_routing_settings",
     "load_task_queue_settings",
     "load_worker_settings",
-    "old_names_in_use",
     "region_for",
 ]
 
@@ -120,7 +120,7 @@ def load_job_settings(environ: Mapping[str, str] | None = None) -> JobSettings:
     return _load(JobSettings, environ, "SQS_QUEUE_URL")
 
 
-def old_names_in_use(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def legacy_names_in_use(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Settings of the service that ``tasks.archive`` takes over from → the setting of ours that each stands for."""
     return legacy_names.in_use(rules.in_force(os.environ if environ is None else environ))
 

@@ -20,7 +20,7 @@ PROBE_WAIT_SECONDS = 1
 PROBE_READ_SECONDS = 2.5
 
 
-def beat_read_seconds(visibility_timeout_seconds: float) -> float:
+def renewal_read_seconds(visibility_timeout_seconds: float) -> float:
     """Return how long a renewal waits for its answer: half of the shortest lease, at most 5 s.
 
     Renewed at a third, a lease of 6 s then survives one call that hangs. Shorter would be dangerous: a renewal that was

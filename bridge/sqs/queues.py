@@ -197,7 +197,7 @@ def _account(url: str) -> str:
     return parts[-2] if len(parts) > 1 else "0"
 
 
-def look_up_when_reachable(
+def deferred_queue_lookup(
     client: Any,
     queue: Queue,
     dlq_url: str | None,

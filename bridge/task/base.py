@@ -25,7 +25,7 @@ from celery.exceptions import (
 )
 
 from bridge.errors import TaskExited
-from bridge.idempotency.identity import Wish
+from bridge.idempotency.identity import ClaimRequest
 from bridge.messages.retry_policy import backoff
 from bridge.messages.routing import Route
 
@@ -96,7 +96,7 @@ class BridgeTask(Task):
     backoff_max_seconds = DEFAULT_BACKOFF_MAX_SECONDS
     retry_jitter: bool = True
     #: Which of max_retries, retry_backoff and retry_backoff_max the decorator was not told.
-    left_alone: frozenset[str] = frozenset()
+    unset_options: frozenset[str] = frozenset()
     #: Whether runs claim their event in the idempotency store; None: a file task does when there is a store.
     idempotent: bool | None = None
     #: Whether an event older than one completed for its object is ignored.
@@ -104,7 +104,7 @@ class BridgeTask(Task):
     #: What becomes of a message while the store cannot be asked: it waits in place, or runs without a claim.
     when_store_fails: Literal["wait", "run"] = "wait"
 
-    def wishes(self, argument: Any) -> list[Wish]:
+    def claim_requests(self, argument: Any) -> list[ClaimRequest]:
         """Return what a run with this first argument claims, in its order; nothing for Celery's own kind of task."""
         return []
 
@@ -185,7 +185,7 @@ class BridgeTask(Task):
         return retry
 
 
-def soundly_ended(run: Callable[..., Any]) -> Callable[..., Any]:
+def normalize_exit(run: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``run`` with every end turned into one that a worker can take.
 
     ``sys.exit()`` and its kin become TaskExited, an ordinary error: left alone they end a pool child, end a solo
@@ -223,10 +223,10 @@ def _text(value: Any) -> str | None:
         return type(value).__name__
 
 
-def guard_ends(task: Any) -> None:
+def normalize_exits_of(task: Any) -> None:
     """Do the same for a task that Celery's own decorator made."""
     name = "_orig_run" if hasattr(task, "_orig_run") else "run"  # the latter is autoretry's wrapper around the former
-    setattr(task, name, soundly_ended(getattr(task, name)))
+    setattr(task, name, normalize_exit(getattr(task, name)))
 
 
 def wanted_seconds(retry: Retry, now: datetime) -> float:

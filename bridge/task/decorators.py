@@ -17,15 +17,15 @@ from celery import current_task
 
 from bridge import scratch
 from bridge.errors import ObjectChanged, ObjectGone
-from bridge.idempotency.identity import Wish, of_key, of_message, of_record
+from bridge.idempotency.identity import ClaimRequest, of_key, of_message, of_record
 from bridge.log import get_logger
 from bridge.messages.message import Message
 from bridge.messages.routing import Route
 from bridge.s3.object import S3Object
 from bridge.task.app import app
-from bridge.task.base import BridgeTask, MustWait, NothingToDo, soundly_ended
+from bridge.task.base import BridgeTask, MustWait, NothingToDo, normalize_exit
 from bridge.task.idempotent_run import Skipped, claiming, claims_events, run_claimed
-from bridge.task.options import check, check_once, for_celery
+from bridge.task.options import check, check_idempotency, for_celery
 from bridge.task.registry import declare, place_of
 
 log = get_logger(__name__)
@@ -66,7 +66,7 @@ def file_task(
     (https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options).
     Raises ValueError for ``acks_late=False``, a visibility timeout out of range, and options that contradict.
     """
-    check_once(idempotent, idempotency_key, latest_only, when_store_fails)
+    check_idempotency(idempotent, idempotency_key, latest_only, when_store_fails)
     names = tuple(e.removeprefix("s3:") for e in ([events] if isinstance(events, str) else events))
 
     def as_declared(obj: S3Object) -> S3Object:
@@ -78,7 +78,7 @@ def file_task(
         records = argument if isinstance(argument, list) else [argument]
         return [as_declared(S3Object.from_dict(record)) for record in records]
 
-    def wish(task: BridgeTask, obj: S3Object) -> Wish:
+    def claim_request(task: BridgeTask, obj: S3Object) -> ClaimRequest:
         if idempotency_key is not None:
             return of_key(task.name, idempotency_key(obj))
         return of_record(task.name, obj, latest_only=latest_only)
@@ -88,7 +88,7 @@ def file_task(
             return call(as_declared(argument).with_progress(argument.progress))
 
         def once(obj: S3Object) -> Any:
-            return run_claimed(task, wish(task, obj), lambda progress: call(obj.with_progress(progress)))
+            return run_claimed(task, claim_request(task, obj), lambda progress: call(obj.with_progress(progress)))
 
         if claims_events(task):
             with claiming(task):
@@ -101,11 +101,11 @@ def file_task(
         def route(name: str) -> Route:
             return Route(task=name, kind="file", key=key, bucket=bucket, events=names, max_bytes=max_bytes)
 
-        task = _declare(function, each_object, route, visibility_timeout, celery_options | once_options)
-        task.wishes = lambda argument: [wish(task, obj) for obj in objects(argument)]
+        task = _declare(function, each_object, route, visibility_timeout, celery_options | idempotency_options)
+        task.claim_requests = lambda argument: [claim_request(task, obj) for obj in objects(argument)]
         return task
 
-    once_options = {"idempotent": idempotent, "latest_only": latest_only, "when_store_fails": when_store_fails}
+    idempotency_options = {"idempotent": idempotent, "latest_only": latest_only, "when_store_fails": when_store_fails}
     return decorate
 
 
@@ -125,9 +125,9 @@ def message_task(
     of the queue as it is: S3 events, test events, Celery bodies, garbage. ``idempotent=True`` runs each MessageId once,
     and ``idempotency_key`` what has the same text; both need a store. Other options as for ``file_task``.
     """
-    check_once(idempotent or None, idempotency_key, False, when_store_fails)
+    check_idempotency(idempotent or None, idempotency_key, False, when_store_fails)
 
-    def wish(task: BridgeTask, message: Message) -> Wish:
+    def claim_request(task: BridgeTask, message: Message) -> ClaimRequest:
         if idempotency_key is not None:
             return of_key(task.name, idempotency_key(message))
         return of_message(task.name, message.id)
@@ -139,7 +139,7 @@ def message_task(
         if not claims_events(task):
             return call(message)
         with claiming(task):
-            result = run_claimed(task, wish(task, message), lambda _: call(message))
+            result = run_claimed(task, claim_request(task, message), lambda _: call(message))
             if isinstance(result, Skipped):
                 raise NothingToDo(result.reason, result.text)
             return result
@@ -148,12 +148,12 @@ def message_task(
         def route(name: str) -> Route:
             return Route(task=name, kind="message", where=tuple((where or {}).items()), everything=everything)
 
-        task = _declare(function, whole_message, route, visibility_timeout, celery_options | once_options)
-        task.wishes = lambda argument: [wish(task, Message.from_dict(argument))]
+        task = _declare(function, whole_message, route, visibility_timeout, celery_options | idempotency_options)
+        task.claim_requests = lambda argument: [claim_request(task, Message.from_dict(argument))]
         return task
 
     wanted = idempotent or idempotency_key is not None
-    once_options = {"idempotent": wanted, "when_store_fails": when_store_fails}
+    idempotency_options = {"idempotent": wanted, "when_store_fails": when_store_fails}
     return decorate
 
 
@@ -172,7 +172,7 @@ def _declare(
     if place_of(name) not in (None, where):
         # Celery keeps the first function of a name: the objects of the second would run the first.
         raise ValueError(f"two tasks are named {name}: one in {place_of(name)} and one in {where}")
-    body = soundly_ended(function)
+    body = normalize_exit(function)
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

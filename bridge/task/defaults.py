@@ -10,7 +10,7 @@ from celery.utils.imports import symbol_by_name
 from bridge.errors import SettingsError
 from bridge.messages.retry_policy import TaskLimits
 from bridge.settings.loading import WorkerSettings
-from bridge.task.base import BridgeTask, guard_ends
+from bridge.task.base import BridgeTask, normalize_exits_of
 
 #: Soft limits come this much before hard ones: 10 s, but never more than a tenth.
 SOFT_LIMIT_SECONDS = 10.0
@@ -32,11 +32,11 @@ def apply_defaults(
             raise SettingsError(f"task {name}: acks_late=False would delete a message before its task has run")
         if not _uses_our_request(task):
             raise SettingsError(f"task {name}: its base class must be bridge.task.base.BridgeTask or a subclass of it")
-        if "max_retries" in task.left_alone:
+        if "max_retries" in task.unset_options:
             task.max_retries = settings.max_retries
-        if "retry_backoff" in task.left_alone:
+        if "retry_backoff" in task.unset_options:
             task.backoff_seconds = settings.retry_backoff_seconds
-        if "retry_backoff_max" in task.left_alone:
+        if "retry_backoff_max" in task.unset_options:
             task.backoff_max_seconds = settings.retry_backoff_max_seconds
         if getattr(task, "retry_on_worker_lost", False):
             raise SettingsError(
@@ -68,11 +68,11 @@ def apply_defaults(
     return limits
 
 
-def guard_plain_tasks(tasks: Mapping[str, Any]) -> None:
+def normalize_plain_tasks(tasks: Mapping[str, Any]) -> None:
     """Let no task that Celery's own decorator made end in a way that costs a process or a message."""
     for task in tasks.values():
         if task.route is None:  # our decorators see to it themselves
-            guard_ends(task)
+            normalize_exits_of(task)
 
 
 def _uses_our_request(task: Any) -> bool:

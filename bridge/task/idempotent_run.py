@@ -15,8 +15,8 @@ from typing import Any, Literal
 from celery.exceptions import Ignore, Reject
 
 from bridge.errors import ClaimLost, ObjectChanged, ObjectGone, ObjectTooLarge, StoreUnavailable
-from bridge.idempotency.claiming import Claim, Run, present_guard
-from bridge.idempotency.identity import Wish
+from bridge.idempotency.claiming import Claim, ClaimingRun, current_claimer
+from bridge.idempotency.identity import ClaimRequest
 from bridge.idempotency.transitions import Busy, Done, Outdated, claim_seconds, wait_seconds
 from bridge.log import get_logger
 from bridge.s3.progress import Progress
@@ -47,7 +47,7 @@ class Skipped:
 
 def claims_events(task: BridgeTask) -> bool:
     """Say whether this run is to claim what it works on: a store is set, the task wants it, and a worker runs it."""
-    if present_guard() is None or not wants_claims(task):
+    if current_claimer() is None or not wants_claims(task):
         return False
     request = task.request
     run_by_worker = not request.called_directly and not request.is_eager
@@ -82,15 +82,15 @@ def claiming(task: BridgeTask) -> Iterator[None]:
         raise
 
 
-def run_claimed(task: BridgeTask, wish: Wish, call: Callable[[Progress], Any]) -> Any:
+def run_claimed(task: BridgeTask, claim_request: ClaimRequest, call: Callable[[Progress], Any]) -> Any:
     """Return what ``call`` returned, or Skipped; raises MustWait when this run may not begin, or lost its claim.
 
     To be called inside ``claiming``.
     """
     request = task.request
     # Owed until its end is known: a call that failed may have taken effect.
-    request.bridge_owed.add(wish.id)
-    claim = _acquire(task, wish)
+    request.bridge_owed.add(claim_request.id)
+    claim = _acquire(task, claim_request)
     if isinstance(claim, Skipped):
         return claim
     if claim is None:
@@ -100,85 +100,94 @@ def run_claimed(task: BridgeTask, wish: Wish, call: Callable[[Progress], Any]) -
     try:
         result = call(Progress(claim))
     except ClaimLost as error:
-        request.bridge_owed.discard(wish.id)
-        raise _overtaken(wish, error) from error
+        request.bridge_owed.discard(claim_request.id)
+        raise _overtaken(claim_request, error) from error
     except Ignore:
-        _complete(claim, wish, None, request)
+        _complete(claim, claim_request, None, request)
         raise
     except BaseException as error:
         # What is no Exception is Celery's own, of a worker that ends.
-        if _release(claim, wish, failed=isinstance(error, Exception) and not isinstance(error, _NO_FAILURES)):
-            request.bridge_owed.discard(wish.id)
+        if _release(claim, claim_request, failed=isinstance(error, Exception) and not isinstance(error, _NO_FAILURES)):
+            request.bridge_owed.discard(claim_request.id)
         raise
     if request.bridge_retry_sent:
         # ``retry(throw=False)`` has sent a message that is to do the work: completed, it would be a duplicate.
-        if _release(claim, wish, failed=True):
-            request.bridge_owed.discard(wish.id)
+        if _release(claim, claim_request, failed=True):
+            request.bridge_owed.discard(claim_request.id)
     else:
-        _complete(claim, wish, result, request)
+        _complete(claim, claim_request, result, request)
     return result
 
 
-def _acquire(task: BridgeTask, wish: Wish) -> Claim | Skipped | None:
-    guard = present_guard()
-    assert guard is not None  # noqa: S101 - claims_events() was asked
+def _acquire(task: BridgeTask, claim_request: ClaimRequest) -> Claim | Skipped | None:
+    claimer = current_claimer()
+    assert claimer is not None  # noqa: S101 - claims_events() was asked
     header = task.request.bridge
     receives = int(header["receives"])
     own = (task.request.timelimit or (None, None))[0]
-    run = Run(header["owner"], header["message_id"], receives, longest_claim_seconds(task, own))
+    run = ClaimingRun(header["owner"], header["message_id"], receives, longest_claim_seconds(task, own))
     try:
-        found = guard.acquire(wish, run)
+        found = claimer.acquire(claim_request, run)
     except StoreUnavailable as error:
         # No traceback: the store's own words are in the error.
-        log.warning("store_unavailable", record=wish.id, about=wish.about, error=str(error), then=task.when_store_fails)
+        log.warning(
+            "store_unavailable",
+            record=claim_request.id,
+            about=claim_request.about,
+            error=str(error),
+            then=task.when_store_fails,
+        )
         if task.when_store_fails == "run":
             return None
         raise _no_store(receives, error) from error
     if not isinstance(found, Claim):
-        task.request.bridge_owed.discard(wish.id)
+        task.request.bridge_owed.discard(claim_request.id)
     match found:
         case Busy(seconds):
             wait = wait_seconds(seconds, receives, random.random())  # noqa: S311 - spreads looks, is no secret
-            log.info("claim_busy", record=wish.id, about=wish.about, claimed_for_seconds=round(seconds, 1))
-            raise MustWait("in-progress", wait, f"{wish.about}: another run is at work on it")
+            log.info(
+                "claim_busy", record=claim_request.id, about=claim_request.about, claimed_for_seconds=round(seconds, 1)
+            )
+            raise MustWait("in-progress", wait, f"{claim_request.about}: another run is at work on it")
         case Done(result):
-            return Skipped("duplicate", f"{wish.about}: completed before", result)
+            return Skipped("duplicate", f"{claim_request.about}: completed before", result)
         case Outdated(newer):
             return Skipped(
-                "outdated", f"{wish.about}: sequencer {wish.sequencer} is older than {newer}, completed before"
+                "outdated",
+                f"{claim_request.about}: sequencer {claim_request.sequencer} is older than {newer}, completed before",
             )
     if found.took_over:
-        log.warning("claim_taken_over", record=wish.id, about=wish.about)
+        log.warning("claim_taken_over", record=claim_request.id, about=claim_request.about)
     return found
 
 
-def _complete(claim: Claim, wish: Wish, result: Any, request: Any) -> None:
+def _complete(claim: Claim, claim_request: ClaimRequest, result: Any, request: Any) -> None:
     try:
         claim.complete(result)
-        request.bridge_owed.discard(wish.id)
+        request.bridge_owed.discard(claim_request.id)
     except ClaimLost as error:
-        request.bridge_owed.discard(wish.id)
-        raise _overtaken(wish, error) from error
+        request.bridge_owed.discard(claim_request.id)
+        raise _overtaken(claim_request, error) from error
     except StoreUnavailable as error:
         # The work is done and cannot be noted down: it will be done again. The parent releases the claim when it can.
-        log.warning("completion_lost", record=wish.id, about=wish.about, error=str(error))
+        log.warning("completion_lost", record=claim_request.id, about=claim_request.about, error=str(error))
         raise _no_store(int(request.bridge["receives"]), error) from error
 
 
-def _release(claim: Claim, wish: Wish, *, failed: bool) -> bool:
+def _release(claim: Claim, claim_request: ClaimRequest, *, failed: bool) -> bool:
     try:
         claim.release(failed=failed)
     except ClaimLost:
-        log.warning("claim_lost", record=wish.id, about=wish.about)
+        log.warning("claim_lost", record=claim_request.id, about=claim_request.about)
     except StoreUnavailable as error:
-        log.warning("claim_not_released", record=wish.id, about=wish.about, error=str(error))
+        log.warning("claim_not_released", record=claim_request.id, about=claim_request.about, error=str(error))
         return False
     return True
 
 
-def _overtaken(wish: Wish, error: ClaimLost) -> MustWait:
+def _overtaken(claim_request: ClaimRequest, error: ClaimLost) -> MustWait:
     """Return what ends a run whose claim another one took over: its result counts for nothing."""
-    log.error("claim_lost", record=wish.id, about=wish.about, error=str(error))
+    log.error("claim_lost", record=claim_request.id, about=claim_request.about, error=str(error))
     return MustWait("in-progress", wait_seconds(0.0, 1), str(error))
 
 

@@ -1,6 +1,6 @@
 """What the decorators make of their options: checked, and turned into Celery's own.
 
-What a decorator was not told (retries, backoff) is named in ``left_alone``, for the worker to fill in.
+What a decorator was not told (retries, backoff) is named in ``unset_options``, for the worker to fill in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check(options: Mapping[str, Any], visibility_timeout: int | None) -> None:
         )
 
 
-def check_once(
+def check_idempotency(
     idempotent: bool | None, key: Callable[[Any], str] | None, latest_only: bool, when_store_fails: str
 ) -> None:
     """Raise ValueError for options of idempotency that contradict each other, or say nothing."""
@@ -57,14 +57,14 @@ def for_celery(given: dict[str, Any], visibility_timeout: int | None) -> dict[st
     retry_kwargs = dict(given.get("retry_kwargs", getattr(base, "retry_kwargs", {})))
     # Bound at once, not on first use: the route needs the task's name, and a lazy proxy would hide mistakes.
     options = {**given, "base": base, "visibility_timeout": visibility_timeout, "lazy": False}
-    left_alone = {name for name in ("max_retries", "retry_backoff", "retry_backoff_max") if not said(name)}
+    unset_options = {name for name in ("max_retries", "retry_backoff", "retry_backoff_max") if not said(name)}
     if said("default_retry_delay"):
-        left_alone -= {"retry_backoff", "retry_backoff_max"}
-    if "max_retries" in left_alone:
+        unset_options -= {"retry_backoff", "retry_backoff_max"}
+    if "max_retries" in unset_options:
         if "max_retries" in retry_kwargs:
-            left_alone.remove("max_retries")
+            unset_options.remove("max_retries")
         options["max_retries"] = retry_kwargs.get("max_retries", DEFAULT_MAX_RETRIES)
-    if "retry_backoff" in left_alone:
+    if "retry_backoff" in unset_options:
         if not {"countdown", "eta"} & retry_kwargs.keys():
             retry_kwargs["default_backoff"] = True
     elif factor := given.get("retry_backoff", getattr(base, "retry_backoff", False)):
@@ -72,12 +72,12 @@ def for_celery(given: dict[str, Any], visibility_timeout: int | None) -> dict[st
         # limit get the same delays, and the worker's setting for the longest one holds.
         options["backoff_seconds"] = int(max(1.0, float(factor)))
         retry_kwargs["default_backoff"] = True
-    if "retry_backoff_max" not in left_alone:
+    if "retry_backoff_max" not in unset_options:
         longest = given.get("retry_backoff_max", getattr(base, "retry_backoff_max", DEFAULT_BACKOFF_MAX_SECONDS))
         options["backoff_max_seconds"] = int(longest)
     retried = value("autoretry_for") if said("autoretry_for") else (Exception,)
     return options | {
-        "left_alone": frozenset(left_alone),
+        "unset_options": frozenset(unset_options),
         "retry_kwargs": retry_kwargs,
         "autoretry_for": (*retried, SoftTimeLimitExceeded),
         "dont_autoretry_for": (*value("dont_autoretry_for"), *_NEVER_RETRIED),

@@ -12,7 +12,7 @@ from celery.worker import state as worker_state
 
 from bridge.monitoring.bus import bus_address
 from bridge.monitoring.event_sender import CLOSE_SECONDS, event_bus
-from bridge.worker.context import present_plan
+from bridge.worker.context import worker_context
 from bridge.worker.event_loop import MainLoop, SpentTimers
 from bridge.worker.pool import pool_kind
 from bridge.worker.remote_control import Commands, RemoteControl
@@ -27,7 +27,7 @@ class BridgeStep(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         """Stand in for ``on_task_request`` before any strategy keeps a reference to it."""
         super().__init__(consumer, **options)
-        self.runtime = WorkerRuntime(present_plan(), consumer)
+        self.runtime = WorkerRuntime(worker_context(), consumer)
         self._spent_timers = SpentTimers()
         consumer.on_task_request = self.runtime.dispatch.run_queue.submit
 

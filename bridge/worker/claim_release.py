@@ -16,12 +16,12 @@ from typing import Any
 
 from celery.exceptions import Ignore
 
-from bridge.delivery.batcher import Again, Lane
+from bridge.delivery.batcher import Again, Batcher
 from bridge.delivery.drain import RELEASE_SECONDS
 from bridge.delivery.lease import Lease
 from bridge.errors import StoreUnavailable
-from bridge.idempotency.claiming import Run, present_guard
-from bridge.idempotency.identity import Wish
+from bridge.idempotency.claiming import ClaimingRun, current_claimer
+from bridge.idempotency.identity import ClaimRequest
 from bridge.log import get_logger
 from bridge.messages.retry_policy import Failure
 from bridge.task.base import MustWait
@@ -63,14 +63,14 @@ def release_stopped(leases: Iterable[Lease]) -> None:
 def _claims(request: Any, *, failed: bool) -> Release | None:
     """Return what lets go of all that the run may have claimed; None when runs of its task claim nothing."""
     task = request.task
-    if present_guard() is None or not wants_claims(task):
+    if current_claimer() is None or not wants_claims(task):
         return None
     # As it was sent: ``.delay(obj)``, or ``.delay(obj=obj)``.
     argument = request.args[0] if request.args else request.kwargs.get(task.takes)
 
-    def wishes() -> Sequence[Wish]:
+    def claim_requests() -> Sequence[ClaimRequest]:
         try:
-            found: Sequence[Wish] = task.wishes(argument)
+            found: Sequence[ClaimRequest] = task.claim_requests(argument)
         except Exception as error:  # noqa: BLE001 - an idempotency_key of the user's: the run has told of it itself
             log.warning("claim_not_released", **request.lease.log_fields, error=text_of(error))
             return ()
@@ -79,18 +79,20 @@ def _claims(request: Any, *, failed: bool) -> Release | None:
     header = request.request_dict["bridge"]
     # It is tried as long as the claim can last: then there is nothing left to release.
     seconds = longest_claim_seconds(task, (request.time_limits or (None, None))[0])
-    return Release(wishes, Run(header["owner"], header["message_id"], header["receives"], seconds), failed)
+    return Release(
+        claim_requests, ClaimingRun(header["owner"], header["message_id"], header["receives"], seconds), failed
+    )
 
 
 @dataclass(eq=False, slots=True)
 class Release:
     """Claims of one run to let go of. ``then`` is told how many runs of its message failed; None when nobody knows.
 
-    ``wishes`` is asked where the release is made, for a user's ``idempotency_key`` may read the object.
+    ``claim_requests`` is asked where the release is made, for a user's ``idempotency_key`` may read the object.
     """
 
-    wishes: Callable[[], Sequence[Wish]]
-    run: Run
+    claim_requests: Callable[[], Sequence[ClaimRequest]]
+    run: ClaimingRun
     failed: bool
     then: Callable[[int | None], None] | None = None
     tries: int = 0
@@ -102,7 +104,7 @@ class Releases:
 
     def __init__(self) -> None:
         """Start no thread until there is something to do: most workers never lose a child."""
-        self._lane: Lane[Release] = Lane("release", self._call, batch_size=1, threads=_THREADS)
+        self._batcher: Batcher[Release] = Batcher("release", self._call, batch_size=1, threads=_THREADS)
         self._started = False
         self._start = Lock()
 
@@ -112,13 +114,13 @@ class Releases:
         with self._start:  # the runs of a threads pool end in many threads at once
             if not self._started:
                 self._started = True
-                self._lane.start()
-        if self._lane.pending >= MOST_WAITING:
+                self._batcher.start()
+        if self._batcher.pending >= MOST_WAITING:
             log.warning("claim_not_released", tries=0, error=f"{MOST_WAITING} others wait for the store")
             _tell(release, None)
             return
         # Two lines that take turns: a killed run's message waits, in its place in the pool, until it is told.
-        self._lane.add("awaited" if release.then else "release", release)
+        self._batcher.add("awaited" if release.then else "release", release)
 
     def _call(self, batch: list[Release]) -> Iterator[Again[Release]]:
         for release in batch:
@@ -162,10 +164,12 @@ class AwaitedRelease:
 
 def release_now(release: Release) -> int | None:
     """Let go of every claim of the run; return the highest count of failures, None when it held none."""
-    guard = present_guard()
-    if guard is None:
+    claimer = current_claimer()
+    if claimer is None:
         return None
-    counts = [guard.release(wish, release.run, failed=release.failed) for wish in release.wishes()]
+    counts = [
+        claimer.release(claim_request, release.run, failed=release.failed) for claim_request in release.claim_requests()
+    ]
     return max((count for count in counts if count is not None), default=None)
 
 

@@ -17,7 +17,7 @@ from bridge.sqs.queues import Queue
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkerContext:
     """What the start-up found out, for the parts to be built from."""
 
     settings: WorkerSettings
@@ -30,17 +30,17 @@ class Plan:
     session: Any = None
 
 
-_plan: Plan | None = None
+_plan: WorkerContext | None = None
 
 
-def present_plan() -> Plan:
+def worker_context() -> WorkerContext:
     """Return what was handed over; raises RuntimeError before that."""
     if _plan is None:
         raise RuntimeError("bridge.worker.startup runs before Celery builds its consumer")
     return _plan
 
 
-def use_plan(plan: Plan) -> None:
+def use_worker_context(context: WorkerContext) -> None:
     """Hand over from ``bridge.worker.startup``; Celery makes the bootstep itself and can pass it nothing."""
     global _plan  # noqa: PLW0603 - a process has one worker
-    _plan = plan
+    _plan = context

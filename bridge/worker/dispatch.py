@@ -14,9 +14,9 @@ from typing import Any
 from celery.worker import state as worker_state
 
 from bridge import metrics
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.lease_table import LeaseTable
-from bridge.delivery.run_queue import Gate
+from bridge.delivery.run_queue import RunQueue
 from bridge.delivery.settle_calls import BUG_DELAY_SECONDS
 from bridge.delivery.settler import Settler
 from bridge.log import get_logger
@@ -39,12 +39,12 @@ class Dispatch:
         self._ready: deque[tuple[Lease, dict[str, Any]]] = deque()
         self._settler: Settler
         self._waker = Waker(self._on_wake)
-        self.run_queue = Gate(
+        self.run_queue = RunQueue(
             leases,
             processes=pool.processes,
             hand_to_pool=hand_to_pool,
             wake=self.wake,
-            on_lapsed=self._on_lapsed,
+            on_expired=self._on_expired,
             on_refused=self._on_bug,
             on_dropped=worker_state.task_ready,
             one_at_a_time=pool.kind == "solo",
@@ -73,7 +73,7 @@ class Dispatch:
         worker_state.should_stop = exit_code
         self.wake()
 
-    def on_unanswered(self, lease: Lease) -> None:
+    def on_orphaned(self, lease: Lease) -> None:
         """Hand back a message that Celery no longer knows."""
         self._settler.carry_out(lease, HandBack("unanswered"))
         self.run_queue.slot_free()
@@ -82,7 +82,7 @@ class Dispatch:
         """Celery's last signal of a run, sent in this process by the threads and solo pools."""
         number = (task.request.get("bridge") or {}).get("lease")
         lease = self._leases.numbered(number)
-        if lease is not None and lease.state is State.RUNNING:
+        if lease is not None and lease.state is LeaseState.RUNNING:
             lease.run_ended_at = time.monotonic()
             run_report.overran(lease)
 
@@ -90,7 +90,7 @@ class Dispatch:
         """On the main loop: give Celery what was received, then start what may start."""
         while self._ready:
             lease, payload = self._ready.popleft()
-            if lease.state is State.WAITING:
+            if lease.state is LeaseState.WAITING:
                 self._deliver(lease, payload)
         self.run_queue.pump()
 
@@ -107,7 +107,8 @@ class Dispatch:
     def _on_bug(self, lease: Lease) -> None:
         self._settler.settle(lease, RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error"))
 
-    def _on_lapsed(self, lease: Lease) -> None:
+    def _on_expired(self, lease: Lease) -> None:
         self._leases.drop(lease)
-        metrics.lapsed.labels(lease.queue.name).inc()
-        log.warning("message_lapsed", **lease.log_fields)
+        metrics.count_expired(lease.queue.name)
+        log.warning("message_expired", **lease.log_fields)
+        log.warning("message_lapsed", **lease.log_fields)  # its former name, for one release

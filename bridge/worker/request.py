@@ -29,7 +29,7 @@ from celery.worker.request import task_ready
 from kombu.utils.encoding import safe_repr, safe_str
 
 from bridge import scratch
-from bridge.delivery.lease import Lease, State
+from bridge.delivery.lease import Lease, LeaseState
 from bridge.delivery.settle_calls import BUG_DELAY_SECONDS
 from bridge.log import get_logger
 from bridge.messages.retry_policy import Attempt, Failure, decide
@@ -255,7 +255,7 @@ class Request(CeleryRequest):
 
     def _is_mine_to_end(self) -> bool:
         """Say whether the message's end is still open: the drain may have stopped the task and handed it back."""
-        return self.lease.state in (State.RUNNING, State.WAITING) and not self.acknowledged
+        return self.lease.state in (LeaseState.RUNNING, LeaseState.WAITING) and not self.acknowledged
 
     def _is_revoked(self) -> bool:
         return self._already_revoked or self.id in worker_state.revoked

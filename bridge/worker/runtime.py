@@ -18,20 +18,20 @@ from bridge import metrics
 from bridge.delivery.drain import Drain
 from bridge.delivery.heartbeat import Heartbeat
 from bridge.delivery.intake import Intake
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.delivery.lease_table import LeaseTable
 from bridge.delivery.receivers import MAX_IN_FLIGHT, POOL_SECONDS, Receivers
 from bridge.delivery.settler import Settler
-from bridge.health.endpoints import Answers
+from bridge.health.endpoints import Endpoints
 from bridge.health.liveness import TICK_SECONDS, Liveness, longest_call_seconds, why_dead
 from bridge.kubernetes.deletion_cost import DeletionCost, this_pod
 from bridge.log import get_logger
-from bridge.sqs.clients import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, beat_read_seconds, new_session, sqs_client
+from bridge.sqs.clients import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, new_session, renewal_read_seconds, sqs_client
 from bridge.sqs.fast_client import SqsCalls
-from bridge.sqs.queues import Queue, look_up_when_reachable
+from bridge.sqs.queues import Queue, deferred_queue_lookup
 from bridge.worker import claim_release as run_claims
 from bridge.worker.claim_release import Releases
-from bridge.worker.context import Plan
+from bridge.worker.context import WorkerContext
 from bridge.worker.dispatch import Dispatch
 from bridge.worker.one_shot import present_one_shot
 from bridge.worker.pool import WorkerPool
@@ -44,17 +44,17 @@ log = get_logger(__name__)
 #: tasks wait for something else wait for one another: 392 instead of 521 tasks of 50 ms a second, of 640.
 SWITCH_SECONDS = 0.0005
 #: The states of a message that is not settled yet.
-_HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
+_HELD = (LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.RELEASING)
 
 
 class WorkerRuntime:
     """The running worker's parts, wired together."""
 
-    def __init__(self, plan: Plan, consumer: Any) -> None:
+    def __init__(self, context: WorkerContext, consumer: Any) -> None:
         """Build what needs no client; ``start`` does the rest."""
-        self.plan = plan
+        self.context = context
         self.leases = LeaseTable()
-        self._queues = {queue.name: queue for queue in plan.queues}
+        self._queues = {queue.name: queue for queue in context.queues}
         self._consumer = consumer
         self._pool = WorkerPool(consumer)
         self._consuming: set[str] = set()
@@ -73,10 +73,10 @@ class WorkerRuntime:
             return
         self._started = True
         sys.setswitchinterval(SWITCH_SECONDS)
-        settings = self.plan.settings
-        shortest = min((limit.visibility_timeout_seconds for limit in self.plan.limits.values()), default=6)
-        read_seconds = beat_read_seconds(min(shortest, settings.visibility_timeout_seconds))
-        session = self.plan.session or new_session(settings.region)
+        settings = self.context.settings
+        shortest = min((limit.visibility_timeout_seconds for limit in self.context.limits.values()), default=6)
+        read_seconds = renewal_read_seconds(min(shortest, settings.visibility_timeout_seconds))
+        session = self.context.session or new_session(settings.region)
         self._sdk_client = sqs_client("settle", settings.region, session=session)
         calls = partial(SqsCalls, session, self._sdk_client)
         self.settler = Settler(
@@ -89,8 +89,8 @@ class WorkerRuntime:
         self._intake = Intake(
             self.leases,
             self.settler,
-            self.plan.rules,
-            self.plan.limits,
+            self.context.rules,
+            self.context.limits,
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
             spare_receives=settings.spare_receives,
             worker=f"{settings.pod_name}/{token_hex(4)}",
@@ -118,7 +118,7 @@ class WorkerRuntime:
         self._heartbeat = Heartbeat(
             calls(read_seconds=read_seconds),
             self.leases,
-            self.dispatch.on_unanswered,
+            self.dispatch.on_orphaned,
             renew=settings.heartbeat,
             on_sweep=self._liveness.look,
         )
@@ -146,11 +146,11 @@ class WorkerRuntime:
         if self._one_shot is None and (pod := this_pod(settings.pod_name)) is not None:
             DeletionCost(pod, lambda: self.leases.count(*_HELD) > 0).start()
         self.drain.start()
-        if self.plan.health is not None:
-            answers = Answers(
-                self.plan.queues, self.leases, self._liveness, consumed=self._consuming, receiving=self._receiving
+        if self.context.health is not None:
+            answers = Endpoints(
+                self.context.queues, self.leases, self._liveness, consumed=self._consuming, receiving=self._receiving
             )
-            self.plan.health.start(answers.by_path())
+            self.context.health.start(answers.by_path())
         if self._pool.kind == "prefork":
             self._pool.keep_what_it_was_given()
         else:
@@ -173,10 +173,10 @@ class WorkerRuntime:
         if queue.dlq_url:
             self._receive(queue)
         else:
-            look_up_when_reachable(
+            deferred_queue_lookup(
                 self._sdk_client,
                 queue,
-                self.plan.settings.sqs_dlq_url,
+                self.context.settings.sqs_dlq_url,
                 closed=lambda: self.leases.closed,
                 found=self._receive,
                 refused=lambda: self.dispatch.end_worker(2),
@@ -184,7 +184,7 @@ class WorkerRuntime:
 
     def knows(self, task: str | None) -> bool:
         """Say whether a task of this name is registered."""
-        return task in self.plan.limits
+        return task in self.context.limits
 
     def request_forced_drain(self) -> None:
         """Go to the last steps of the drain."""
@@ -195,12 +195,12 @@ class WorkerRuntime:
         self._receiving.add(queue.name)
 
     def _why_dead(self) -> list[str]:
-        settings = self.plan.settings
+        settings = self.context.settings
         return why_dead(
             self._receivers.states(),
             longest_call_seconds=longest_call_seconds(settings.wait_time_seconds, settings.poll_interval_seconds),
             loop_seconds=time.monotonic() - self._loop_turned_at,
-            loop_runs_a_task=self._pool.kind == "solo" and self.leases.count(State.RUNNING) > 0,
+            loop_runs_a_task=self._pool.kind == "solo" and self.leases.count(LeaseState.RUNNING) > 0,
             draining=self.leases.closed,
         )
 
@@ -224,4 +224,4 @@ class WorkerRuntime:
     def _receive_window(self) -> int:
         if self._one_shot is None:
             return self._pool.window()
-        return self._one_shot.window(self._pool.window(), self.leases.count(State.WAITING, State.RUNNING))
+        return self._one_shot.window(self._pool.window(), self.leases.count(LeaseState.WAITING, LeaseState.RUNNING))

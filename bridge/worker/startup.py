@@ -20,22 +20,22 @@ from kombu import Queue as KombuQueue
 from bridge import scratch
 from bridge.errors import SettingsError, refuse
 from bridge.health.server import HealthServer
-from bridge.idempotency.claiming import Guard, use_guard
+from bridge.idempotency.claiming import Claimer, use_claimer
 from bridge.idempotency.factory import open_store
 from bridge.log import get_logger
 from bridge.messages.retry_policy import TaskLimits
 from bridge.messages.routing import Rules
 from bridge.monitoring.bus import INSTALL, client_is_missing
 from bridge.s3.outputs import output_prefixes, pairs
-from bridge.settings.loading import WorkerSettings, load_worker_settings, old_names_in_use
+from bridge.settings.loading import WorkerSettings, legacy_names_in_use, load_worker_settings
 from bridge.sqs.clients import new_session
 from bridge.sqs.queues import Queue, find_queues
 from bridge.task import run_context
 from bridge.task.app import ROOT_MODULE
-from bridge.task.defaults import apply_defaults, guard_plain_tasks
+from bridge.task.defaults import apply_defaults, normalize_plain_tasks
 from bridge.task.registry import declared_routes, import_tasks
 from bridge.worker.banner import banner, banner_fields
-from bridge.worker.context import Plan, use_plan
+from bridge.worker.context import WorkerContext, use_worker_context
 from bridge.worker.logs import log_format, set_up_logs, set_up_logs_of_child
 from bridge.worker.pool import bound_children, pool_kind
 
@@ -48,7 +48,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
         settings = load_worker_settings(os.environ)  # names CELERY_BROKER_URL, which is where -b arrives
         _refuse_broker_option(conf)
         set_up_logs(settings)
-        for old, ours in old_names_in_use(os.environ).items():
+        for old, ours in legacy_names_in_use(os.environ).items():
             log.warning("old_setting_name", setting=old, use=ours)
         import_tasks(settings.task_modules)
         routes = declared_routes(settings.task_modules)
@@ -82,12 +82,14 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
         try:
             pool = pool_kind(get_implementation(sender.pool_cls))
             limits = apply_defaults(sender.app.tasks, settings, sender.time_limit, sender.soft_time_limit)
-            guard_plain_tasks(sender.app.tasks)
+            normalize_plain_tasks(sender.app.tasks)
             # Last of the checks, and before the pool is forked: whoever is refused has left nothing behind.
             health = HealthServer(settings.health_host, settings.health_port) if settings.health_port else None
         except SettingsError as error:
             refuse(str(error))
-        use_plan(Plan(settings=settings, queues=queues, rules=rules, limits=limits, health=health, session=session))
+        use_worker_context(
+            WorkerContext(settings=settings, queues=queues, rules=rules, limits=limits, health=health, session=session)
+        )
         _warn_about_counts(queues, limits, settings)
         _warn_about_drain(limits, settings)
         if settings.idempotency_url is None:
@@ -138,16 +140,16 @@ def prepare_child(app: Any) -> None:
     import_tasks(settings.task_modules)
     use_store(settings)
     apply_defaults(app.tasks, settings, None, None)
-    guard_plain_tasks(app.tasks)
+    normalize_plain_tasks(app.tasks)
 
 
 def use_store(settings: WorkerSettings) -> None:
     """Let runs in this process and those that it forks claim their events in the store, if there is one."""
     if settings.idempotency_url is None:
-        use_guard(None)
+        use_claimer(None)
         return
     store = open_store(settings.idempotency_url, settings.region)
-    use_guard(Guard(store, ttl_seconds=settings.idempotency_ttl_seconds))
+    use_claimer(Claimer(store, ttl_seconds=settings.idempotency_ttl_seconds))
 
 
 def own_outputs(settings: WorkerSettings) -> tuple[tuple[str, str], ...]:

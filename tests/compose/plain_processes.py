@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from bridge.local import die_with_parent as tether
+from bridge.local import die_with_parent
 from tests.compose import compose_file as compose
 from tests.servers import elasticmq
 from tests.servers.port import free_port
@@ -104,7 +104,7 @@ class Service:
     def __enter__(self) -> Self:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(tether.__file__), *self._machine.command_line(self._name)],
+                [sys.executable, "-I", str(die_with_parent.__file__), *self._machine.command_line(self._name)],
                 cwd=self._machine.folder,
                 env=self._machine.environment(self._name),
                 stdin=subprocess.PIPE,  # the tether ends the service when this pipe closes

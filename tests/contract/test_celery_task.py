@@ -107,8 +107,8 @@ def test_autoretry_for_of_the_base_class_counts(app):
 
 def test_options_of_the_decorator_become_attributes(app):
     """Also those that Celery does not know: left_alone, visibility_timeout, backoff_max_seconds."""
-    task = _task(app, ValueError(), left_alone=frozenset({"max_retries"}), visibility_timeout=9)
-    assert (task.left_alone, task.visibility_timeout) == (frozenset({"max_retries"}), 9)
+    task = _task(app, ValueError(), unset_options=frozenset({"max_retries"}), visibility_timeout=9)
+    assert (task.unset_options, task.visibility_timeout) == (frozenset({"max_retries"}), 9)
 
 
 def test_a_task_that_does_not_say_takes_the_settings(app):

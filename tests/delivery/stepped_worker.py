@@ -14,16 +14,15 @@ import weakref
 import pytest
 
 from bridge import metrics
-from bridge.delivery import batcher as lanes
-from bridge.delivery import heartbeat, intake
-from bridge.delivery import run_queue as gate
+from bridge.delivery import batcher as batchers
+from bridge.delivery import heartbeat, intake, run_queue
 from bridge.delivery import settle_calls as deletes
 from bridge.delivery import settler as settle
 from bridge.delivery.heartbeat import Heartbeat
 from bridge.delivery.intake import Intake
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.delivery.lease_table import LeaseTable
-from bridge.delivery.run_queue import Gate
+from bridge.delivery.run_queue import RunQueue
 from bridge.delivery.settler import Settler
 from bridge.messages.retry_policy import TaskLimits
 from bridge.messages.routing import Route, Rules
@@ -32,7 +31,7 @@ from bridge.sqs.queues import Queue
 from tests.delivery.watch import Blocked, Watch
 
 #: The modules that read a clock; each has its own name for it.
-_CLOCKED = (deletes, gate, heartbeat, intake, lanes, settle)
+_CLOCKED = (deletes, run_queue, heartbeat, intake, batchers, settle)
 PROCESSES = 3
 VISIBILITY_SECONDS = 30
 DLQ_URL = "https://sqs/1/dead"
@@ -89,7 +88,7 @@ class SteppedWorker:
         self.handles = set()
         self.watch = Watch(sqs, self)
         self.table = LeaseTable()
-        self.table._beat_done = _NeverSleeps(_blocked, self.table.lock)
+        self.table._renewal_done = _NeverSleeps(_blocked, self.table.lock)
         self.settler = Settler(sqs.client("settle"), self.table, worker="pod-1", on_slot_free=lambda: None)
         self._carry_out, self.settler.carry_out = self.settler.carry_out, self._note_verdict
         self.heartbeat = Heartbeat(
@@ -108,25 +107,27 @@ class SteppedWorker:
             worker="worker-1",
             wake=lambda: None,
         )
-        self.gate = Gate(
+        self.run_queue = RunQueue(
             self.table,
             processes=lambda: PROCESSES,
             hand_to_pool=self._hand_to_pool,
             wake=lambda: None,
-            on_lapsed=self._on_lapsed,
+            on_expired=self._on_expired,
             on_refused=lambda lease: self.watch.says(f"the pool refused {lease.message_id}"),
             on_dropped=lambda _: None,
             one_at_a_time=False,
         )
-        self.lanes = {
+        self.batchers = {
             "delete": self.settler._deletes,
             "visibility": self.settler._visibility,
             "dead-letter": self.settler._dead_letters,
         }
-        self._in_call = dict.fromkeys(self.lanes, 0)
-        for name, lane in self.lanes.items():
-            lane._condition = _NeverSleeps(lambda lane=lane: setattr(lane, "_stopped", True), lane._condition._lock)
-            lane._call = self._one_call(name, lane, lane._call)
+        self._in_call = dict.fromkeys(self.batchers, 0)
+        for name, batcher in self.batchers.items():
+            batcher._condition = _NeverSleeps(
+                lambda batcher=batcher: setattr(batcher, "_stopped", True), batcher._condition._lock
+            )
+            batcher._call = self._one_call(name, batcher, batcher._call)
         self._beating = False
         self._counted = _counters()
 
@@ -145,13 +146,13 @@ class SteppedWorker:
         """A turn of the main loop, as in lifecycle.Bridge; Celery may lose requests (an error in its strategy)."""
         while self.intake.ready:
             lease, _ = self.intake.ready.popleft()
-            if lease.state is State.WAITING:
+            if lease.state is LeaseState.WAITING:
                 if not loses_requests:
                     run = Run(lease)
                     lease.request = weakref.ref(run)
-                    self.gate.submit(run)
+                    self.run_queue.submit(run)
                 lease.delivered = True
-        self.gate.pump()
+        self.run_queue.pump()
 
     def end(self, verdict, position=0):
         """A running task ends with this verdict, if one runs."""
@@ -169,10 +170,10 @@ class SteppedWorker:
 
     def step(self, name):
         """Let a free thread of a lane take one due batch; nothing when none is due or no thread is free."""
-        lane = self.lanes[name]
-        if self._in_call[name] < len(lane._threads):
-            lane._run()
-            lane._stopped = False
+        batcher = self.batchers[name]
+        if self._in_call[name] < len(batcher._threads):
+            batcher._run()
+            batcher._stopped = False
 
     def close(self):
         """The drain begins: nothing starts, and what has not started is handed back."""
@@ -188,7 +189,7 @@ class SteppedWorker:
 
     def held(self):
         """All leases."""
-        return self.table.in_state(State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
+        return self.table.in_state(LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.RELEASING)
 
     def dead_letters(self):
         """The bodies in the dead-letter queue."""
@@ -198,14 +199,14 @@ class SteppedWorker:
         """How far ``received``, ``settled`` or ``lapsed`` has been counted since the worker began."""
         return _counters()[name] - self._counted[name]
 
-    def _one_call(self, name, lane, call):
+    def _one_call(self, name, batcher, call):
         def one_call(batch):
             self._in_call[name] += 1
             try:
                 return list(call(batch))
             finally:
                 self._in_call[name] -= 1
-                lane._stopped = True  # one batch a step
+                batcher._stopped = True  # one batch a step
 
         return one_call
 
@@ -217,7 +218,7 @@ class SteppedWorker:
 
     def _hand_to_pool(self, run):
         here = [lease for lease in self.held() if lease.message_id == run.lease.message_id and lease is not run.lease]
-        if any(lease.state is not State.RELEASING for lease in here):
+        if any(lease.state is not LeaseState.RELEASING for lease in here):
             self.watch.says(f"{run.lease.message_id} started while it ran here or awaited its delete")
         if any(other.lease.message_id == run.lease.message_id for other in self.running):
             self.watch.says(f"{run.lease.message_id} runs twice")
@@ -225,9 +226,9 @@ class SteppedWorker:
             self.watch.says(f"{run.lease.message_id} started when others could have it")
         self.running.append(run)
 
-    def _on_lapsed(self, lease):
+    def _on_expired(self, lease):
         self.table.drop(lease)
-        metrics.lapsed.labels(lease.queue.name).inc()
+        metrics.count_expired(lease.queue.name)
 
 
 def _counters():
@@ -239,5 +240,5 @@ def _counters():
             for sample in family.samples
             if sample.name.endswith("_total") and sample.labels["queue"] in names
         )
-        for name, counter in (("received", metrics.received), ("settled", metrics.settled), ("lapsed", metrics.lapsed))
+        for name, counter in (("received", metrics.received), ("settled", metrics.settled), ("lapsed", metrics.expired))
     }

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.testing import s3_event
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan
@@ -64,7 +64,7 @@ def test_an_expired_lease_is_not_revived_by_an_answer(room):
     room.worker.beat()
     room.worker.end(Delete())
     room.settles("delete")
-    assert lease.state is State.GONE
+    assert lease.state is LeaseState.GONE
     assert (room.worker.counted("settled"), room.worker.counted("lapsed")) == (0, 1)
     assert room.worker.watch.violations == []
 
@@ -77,7 +77,7 @@ def test_an_expired_lease_waiting_is_not_started(room):
     room.worker.beat()
     room.worker.end(Delete())
     room.worker.main_loop()
-    assert leases[3].state is State.GONE
+    assert leases[3].state is LeaseState.GONE
     assert room.worker.counted("lapsed") == 1
 
 
@@ -137,7 +137,7 @@ def test_received_again_during_its_delete(room):
     room.wait(31)
     room.sqs.plans.append(Plan(before=partial(room.worker.receive, QUEUE, 10)))
     room.settles("delete")
-    assert lease.state is State.ENDING
+    assert lease.state is LeaseState.ENDING
     assert not room.sqs.deleted
     room.settles("delete")
     assert room.sqs.deleted == {lease.message_id: lease.receipt_handle}
@@ -167,7 +167,7 @@ def test_received_again_before_its_visibility_change(room):
     room.worker.main_loop()
     room.settles("visibility")
     [run] = room.worker.running
-    assert older.state is State.GONE
+    assert older.state is LeaseState.GONE
     assert run.lease is not older
     assert room.sqs.changes == []
     assert (room.worker.counted("received"), room.worker.counted("settled"), room.worker.counted("lapsed")) == (2, 0, 1)
@@ -182,7 +182,7 @@ def test_a_hand_back_whose_answer_was_lost_is_not_undone(room):
     [taken] = room.is_taken()
     room.wait(5)
     room.worker.step("visibility")
-    assert lease.state is State.GONE
+    assert lease.state is LeaseState.GONE
     assert room.sqs.holds(taken["ReceiptHandle"])
 
 
@@ -221,4 +221,4 @@ def test_slow_failures_do_not_keep_the_heartbeat_from_the_other_leases(room, fau
     tried = 50 - len(room.sqs.plans)
     assert tried == 2
     assert room.worker.watch.violations == []
-    assert all(not lease.beating for lease in broken + healthy)
+    assert all(not lease.renewing for lease in broken + healthy)

@@ -14,7 +14,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.testing import s3_event
 from tests.delivery.fake_sqs import Clock, FakeSqs, Plan
@@ -27,7 +27,7 @@ MEANWHILE = (
     *("1 s", "7 s", "receive", "lapse and receive", "another worker", "beat", "main loop", "close"),
     *("task ends", "task fails", "task fails at once", "delete", "visibility", "dead-letter"),
 )
-HELD = (State.WAITING, State.RUNNING, State.ENDING, State.RELEASING)
+HELD = (LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.RELEASING)
 queues = st.sampled_from(QUEUES)
 plans = st.tuples(
     st.sampled_from(["none", "none", "lost", "refused", "throttled"]),
@@ -126,13 +126,13 @@ class SettlingMachine(RuleBasedStateMachine):
         """Celery loses requests, one waiting message is revoked, and what was decided is decided again."""
         worker = self.worker
         worker.main_loop(loses_requests=True)
-        worker.gate.forget()
-        for lease in worker.table.in_state(State.WAITING)[:1]:
+        worker.run_queue.forget()
+        for lease in worker.table.in_state(LeaseState.WAITING)[:1]:
             assert worker.settler.settle(lease, Delete("ignored", "revoked"))
         for lease in worker.verdicts:
             assert not worker.settler.settle(lease, verdict)
         worker.heartbeat.sweep()
-        assert not worker.table.in_state(State.WAITING)
+        assert not worker.table.in_state(LeaseState.WAITING)
 
     @rule(caller=st.sampled_from(["delete", "visibility", "dead-letter"]), plan=plans)
     def lane_calls(self, caller, plan):
@@ -143,8 +143,8 @@ class SettlingMachine(RuleBasedStateMachine):
     @rule(plan=plans)
     def heartbeat_calls(self, plan):
         """A renewal has become due, and something may happen while it is under way."""
-        renewed = [lease for lease in self.worker.held() if lease.state is not State.RELEASING and not lease.lost]
-        self.clock.now = max(self.clock.now, min((lease.next_beat_at for lease in renewed), default=0.0))
+        renewed = [lease for lease in self.worker.held() if lease.state is not LeaseState.RELEASING and not lease.lost]
+        self.clock.now = max(self.clock.now, min((lease.next_renewal_at for lease in renewed), default=0.0))
         self.call("beat", *plan)
 
     def call(self, caller, fault, failed, before, after):
@@ -188,7 +188,7 @@ class SettlingMachine(RuleBasedStateMachine):
         table = self.worker.table
         kept = [
             lease
-            for lease in table.in_state(State.WAITING, State.RUNNING, State.ENDING)
+            for lease in table.in_state(LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING)
             # A renewal that failed just now is tried again after a second.
             if not lease.lost and self.clock.now + 2 < lease.expires_at and lease.room_seconds(self.clock.now + 70) > 0
         ]
@@ -245,14 +245,14 @@ class SettlingMachine(RuleBasedStateMachine):
         """The states' lists are disjoint, a message has one lease at most that is not being let go of."""
         held = self.worker.held()
         assert len(held) == len(set(held)) == sum(self.worker.table.count(state) for state in HELD)
-        at_work = [lease.message_id for lease in held if lease.state is not State.RELEASING]
+        at_work = [lease.message_id for lease in held if lease.state is not LeaseState.RELEASING]
         assert len(at_work) == len(set(at_work))
 
     def what_was_decided_is_on_a_lane(self):
         """And what runs is what the pool has: nothing is in neither place."""
         table = self.worker.table
-        assert self.worker.settler.pending == table.count(State.ENDING, State.RELEASING)
-        assert set(table.in_state(State.RUNNING)) == {run.lease for run in self.worker.running}
+        assert self.worker.settler.pending == table.count(LeaseState.ENDING, LeaseState.RELEASING)
+        assert set(table.in_state(LeaseState.RUNNING)) == {run.lease for run in self.worker.running}
 
     def the_sum_is_right(self):
         """Received = settled + lapsed + held."""
@@ -261,7 +261,7 @@ class SettlingMachine(RuleBasedStateMachine):
 
     def a_lease_believed_live_is_live(self):
         """What we believe to hold is hidden from all others, or deleted."""
-        for lease in self.worker.table.in_state(State.WAITING, State.RUNNING, State.ENDING):
+        for lease in self.worker.table.in_state(LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING):
             if not lease.lost and self.clock.now < lease.expires_at:
                 assert self.is_ours(lease)
 

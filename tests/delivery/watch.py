@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from bridge.delivery.lease import State
+from bridge.delivery.lease import LeaseState
 from bridge.messages.retry_policy import cut_delay
 from bridge.messages.verdicts import DeadLetter, Delete, RetryIn
 
@@ -92,7 +92,7 @@ class Watch(logging.Handler):
         verdicts = [
             verdict
             for lease, verdict in self._worker.verdicts.items()
-            if lease.message_id == message.id and lease.state is State.ENDING
+            if lease.message_id == message.id and lease.state is LeaseState.ENDING
         ]
         if len(verdicts) != 1 or not isinstance(verdicts[0], (Delete, DeadLetter)):
             self.says(f"{message.id} is deleted with the verdicts {verdicts}")

@@ -99,7 +99,7 @@ def last(seconds: float) -> None:
 def ends(event: dict[str, Any], message_id: str) -> bool:
     """Say whether this event of a worker's log ends the message, as deleted or as lapsed."""
     settled = event.get("event") == "message_settled" and event["outcome"] == "deleted"
-    return (settled or event.get("event") == "message_lapsed") and event["message_id"] == message_id
+    return (settled or event.get("event") == "message_expired") and event["message_id"] == message_id
 
 
 def newest_handle(site: Site, message_id: str) -> str:
@@ -282,7 +282,7 @@ def ends_once(server: SqsServer, folder: Path, spoil: Callable[[Proxy], None]) -
 
         def ends_of(message_id: str) -> list[str]:
             settled = worker.found("message_settled", message_id=message_id)
-            lapsed = worker.found("message_lapsed", message_id=message_id)
+            lapsed = worker.found("message_expired", message_id=message_id)
             return [e["outcome"] for e in settled] + ["lapsed"] * len(lapsed)
 
         wait_until(lambda: all(ends_of(message_id) for message_id in sent), 45, "the end of each message")

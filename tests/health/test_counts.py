@@ -131,7 +131,7 @@ def test_nothing_is_left_and_nothing_lapsed(scenarios: Scenarios) -> None:
     """Received = settled + held + lapsed, and here nothing is held or has lapsed."""
     done = scenarios.result("counting")
     assert done.samples["bridge_leases", ()] == 0
-    assert done.samples["bridge_messages_lapsed_total", (done.queue,)] == 0
+    assert done.samples["bridge_messages_expired_total", (done.queue,)] == 0
     assert (done.health[0], done.health[1]["messages_processed"], done.health[1]["in_flight"]) == (200, MESSAGES, 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from bridge.idempotency.claiming import use_guard
+from bridge.idempotency.claiming import use_claimer
 from bridge.s3.clients import forget_clients
 from tests.fault_proxy import FaultProxy
 from tests.servers.sqs import REGION, SqsServer, environment_for
@@ -59,7 +59,7 @@ def aws(moto_server: SqsServer) -> Iterator[Aws]:
 def _no_guard_left() -> Iterator[None]:
     """A guard that one test sets is no other test's."""
     yield
-    use_guard(None)
+    use_claimer(None)
 
 
 @pytest.fixture

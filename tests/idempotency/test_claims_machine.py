@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.errors import ClaimLost, StoreUnavailable
 from bridge.idempotency import claiming as guard_module
-from bridge.idempotency.claiming import Claim, Guard, Run
+from bridge.idempotency.claiming import Claim, Claimer, ClaimingRun
 from bridge.idempotency.identity import of_record
 from bridge.idempotency.record import Record, from_json
 from bridge.idempotency.transitions import Busy, Done, Outdated
@@ -36,9 +36,9 @@ MESSAGES = ("m0", "m1")
 class Runner:
     """A run of a message, as far as the outside knows about it."""
 
-    run: Run
+    run: ClaimingRun
     event: int
-    wish: Any
+    claim_request: Any
     skew: float
     state: str = "claiming"  # then working → ended or gone
     read_clock: float = 0.0
@@ -46,7 +46,7 @@ class Runner:
     counted: int = 0
     saves: int = 0
     given_up: bool = False
-    guard: Guard = field(init=False)
+    claimer: Claimer = field(init=False)
 
 
 class Ticks:
@@ -107,14 +107,14 @@ class ClaimsMachine(RuleBasedStateMachine):
         """A run that has not asked for anything yet."""
         owner = f"{message}/{receives}/w{next(self.numbers)}"
         record = ObjectRecord(bucket="b", key="k", etag=f"e{event}", sequencer=f"0{event + 1}0")
-        wish = of_record("task", record, latest_only=self.latest_only)
-        runner = Runner(Run(owner, message, receives, CLAIM_SECONDS), event, wish, skew)
+        claim_request = of_record("task", record, latest_only=self.latest_only)
+        runner = Runner(ClaimingRun(owner, message, receives, CLAIM_SECONDS), event, claim_request, skew)
 
         def clock():
             runner.read_clock = self.now + runner.skew
             return runner.read_clock
 
-        runner.guard = Guard(self.store, ttl_seconds=TTL_SECONDS, clock=clock)
+        runner.claimer = Claimer(self.store, ttl_seconds=TTL_SECONDS, clock=clock)
         self.runners.append(runner)
         return runner
 
@@ -145,7 +145,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     def deliver(self, event, message, skew, receives, steps):
         """A message arrives, and its run asks for its claim."""
         runner = self.runner(event, f"{message}-e{event}", skew, receives)
-        self.call(runner, "acquire", steps, lambda: runner.guard.acquire(runner.wish, runner.run))
+        self.call(runner, "acquire", steps, lambda: runner.claimer.acquire(runner.claim_request, runner.run))
 
     @precondition(lambda self: self.working())
     @rule(data=st.data(), steps=STEPS)
@@ -179,9 +179,9 @@ class ClaimsMachine(RuleBasedStateMachine):
         """The parent lets go for a run: it is gone, or could not do so itself, or is being drained this moment."""
         runner = data.draw(st.sampled_from([runner for runner in self.runners if not runner.given_up]))
         runner.given_up = True
-        parent = Guard(self.store, ttl_seconds=TTL_SECONDS, clock=lambda: self.now)
+        parent = Claimer(self.store, ttl_seconds=TTL_SECONDS, clock=lambda: self.now)
         kind = "parent fails" if failed else "parent releases"
-        self.call(runner, kind, steps, lambda: parent.release(runner.wish, runner.run, failed=failed))
+        self.call(runner, kind, steps, lambda: parent.release(runner.claim_request, runner.run, failed=failed))
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), after=st.booleans())
@@ -248,7 +248,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         elif call.kind == "save" and not isinstance(call.error, ClaimLost):
             runner.state = "working"
         elif call.kind == "complete":
-            done = runner in self.completions.get(runner.wish.event, [])
+            done = runner in self.completions.get(runner.claim_request.event, [])
             assert done or call.error is not None, "it was told that it completed, and it did not"
             # The record of an object may have been another event's since.
             untrue = done and isinstance(call.error, ClaimLost) and not self.latest_only
@@ -265,11 +265,11 @@ class ClaimsMachine(RuleBasedStateMachine):
                 assert claim.retries == runner.counted_before
                 assert claim.progress == runner.progress_before
             case Done(result):
-                (by,) = self.completions[runner.wish.event]
+                (by,) = self.completions[runner.claim_request.event]
                 assert result == {"by": by.run.owner}
             case Outdated():
                 assert self.latest_only
-                assert self.newest[runner.wish.id] > runner.event
+                assert self.newest[runner.claim_request.id] > runner.event
             case Busy(seconds):
                 assert seconds > 0
             case other:
@@ -297,16 +297,16 @@ class ClaimsMachine(RuleBasedStateMachine):
     def on_claim(self, write, before: Record | None, after: Record):
         """Of an event that is not done, whose claim is free or over on the claimer's own clock."""
         runner: Runner = write.by
-        assert not self.completions.get(runner.wish.event), "a run of an event that was completed before"
+        assert not self.completions.get(runner.claim_request.event), "a run of an event that was completed before"
         assert runner.event >= self.newest.get(write.record_id, -1), "an older event after a newer one was completed"
         if before is not None and before.status == "in-progress" and before.owner != runner.run.owner:
             assert before.claimed_until <= runner.read_clock, "taken from a run whose claim was live"
-        assert (after.status, after.owner, after.event) == ("in-progress", runner.run.owner, runner.wish.event)
+        assert (after.status, after.owner, after.event) == ("in-progress", runner.run.owner, runner.claim_request.event)
         assert after.claimed_until == runner.read_clock + CLAIM_SECONDS
         event, progress = self.progress.get(write.record_id, ("", {}))
-        if event != runner.wish.event:
+        if event != runner.claim_request.event:
             progress = {}
-        self.progress[write.record_id] = (runner.wish.event, progress)
+        self.progress[write.record_id] = (runner.claim_request.event, progress)
         runner.progress_before = progress
         runner.counted_before = self.failures.get(write.record_id, {}).get(runner.run.message_id, 0)
 
@@ -316,19 +316,19 @@ class ClaimsMachine(RuleBasedStateMachine):
         failures = self.failures.setdefault(write.record_id, {})
         match write.kind:
             case "complete":
-                done = self.completions.setdefault(runner.wish.event, [])
+                done = self.completions.setdefault(runner.claim_request.event, [])
                 done.append(runner)
                 assert len(done) == 1, "completed twice"
                 assert after.status == "completed"
                 assert runner.event >= self.newest.get(write.record_id, -1), "the completed sequencer went down"
                 self.newest[write.record_id] = runner.event
-                self.progress[write.record_id] = (runner.wish.event, {})
+                self.progress[write.record_id] = (runner.claim_request.event, {})
                 # What becomes of the counts of other messages here is asked in test_claims.py.
                 assert after.failures.items() <= failures.items()
                 self.failures[write.record_id] = dict(after.failures)
             case "save":
                 assert after.status == "in-progress"
-                self.progress[write.record_id] = (runner.wish.event, dict(after.progress or {}))
+                self.progress[write.record_id] = (runner.claim_request.event, dict(after.progress or {}))
             case "fail" | "parent fails" | "release" | "parent releases":
                 assert after.status == "released"
                 if write.kind in ("fail", "parent fails"):
@@ -342,9 +342,9 @@ class ClaimsMachine(RuleBasedStateMachine):
         self.now = self.latest + 10 * CLAIM_SECONDS
         for event in EVENTS:
             runner = self.runner(event, "last", 0.0, 2)
-            answer = runner.guard.acquire(runner.wish, runner.run)
-            outdated = self.latest_only and self.newest.get(runner.wish.id, -1) > event
-            done = self.completions.get(runner.wish.event)
+            answer = runner.claimer.acquire(runner.claim_request, runner.run)
+            outdated = self.latest_only and self.newest.get(runner.claim_request.id, -1) > event
+            done = self.completions.get(runner.claim_request.event)
             if outdated:
                 assert isinstance(answer, Outdated)
             elif done:

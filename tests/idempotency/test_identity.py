@@ -158,12 +158,12 @@ def test_all_records_of_an_object_are_in_its_folder(record, latest_only):
 @example(task="team/über tasks: csv?#%2F", key="k", record=ObjectRecord(bucket="b", key="../../k"))
 def test_ids_are_safe_as_keys(task, key, record):
     """Only characters that S3 calls safe, no empty part, none that a path would climb by, and short."""
-    for wish in (of_record(task, record), of_record(task, record, latest_only=True), of_key(task, key)):
-        assert re.fullmatch(r"[A-Za-z0-9_.~%/-]+", wish.id)
-        parts = wish.id.split("/")
+    for claim_request in (of_record(task, record), of_record(task, record, latest_only=True), of_key(task, key)):
+        assert re.fullmatch(r"[A-Za-z0-9_.~%/-]+", claim_request.id)
+        parts = claim_request.id.split("/")
         assert len(parts) == 3
         assert not {"", ".", ".."} & set(parts)
-        assert len(wish.id) <= 9 * len(task.encode()) + 80
+        assert len(claim_request.id) <= 9 * len(task.encode()) + 80
 
 
 @given(a=names, b=names)
@@ -212,10 +212,10 @@ def test_an_unknown_sequencer_is_not_older(a, b):
 @given(record=records, latest_only=st.booleans())
 def test_the_version_is_what_a_listing_can_be_held_to(record, latest_only):
     """Family, version id and eTag, those that the event has; and all of a task's records are in its folder."""
-    wish = wished(record, latest_only=latest_only)
+    claim_request = wished(record, latest_only=latest_only)
     wanted = {"version_id": record.version_id, "etag": record.etag, "family": record.event_name.split(":")[0]}
-    assert wish.version == {name: value for name, value in wanted.items() if value}
-    assert wish.id.startswith(task_folder(TASK))
+    assert claim_request.version == {name: value for name, value in wanted.items() if value}
+    assert claim_request.id.startswith(task_folder(TASK))
     assert task_folder(TASK).count("/") == 1
 
 

@@ -15,10 +15,10 @@ from celery.exceptions import Ignore, Reject, Retry
 from bridge.celery import app
 from bridge.errors import ClaimLost, ObjectChanged, ObjectGone
 from bridge.idempotency import claiming as guard_module
-from bridge.idempotency.claiming import Guard, Run, use_guard
+from bridge.idempotency.claiming import Claimer, ClaimingRun, use_claimer
 from bridge.idempotency.record import from_json
 from bridge.messages.envelope import Delivery, for_event
-from bridge.messages.retry_policy import Attempt, decide, kills_pods, request_retries
+from bridge.messages.retry_policy import Attempt, decide, is_poison_message, request_retries
 from bridge.messages.routing import Rules, ToTask, route
 from bridge.messages.verdicts import Delete
 from bridge.s3.object import S3Object
@@ -62,7 +62,7 @@ def clock():
 def store(clock):
     """The store in use."""
     memory = MemoryStore()
-    use_guard(Guard(memory, ttl_seconds=86_400, clock=lambda: clock[0]))
+    use_claimer(Claimer(memory, ttl_seconds=86_400, clock=lambda: clock[0]))
     return memory
 
 
@@ -410,9 +410,9 @@ def hold(event, store, clock, message="m0", seconds=3_600.0):
     from bridge.s3.event import parse
 
     record = parse(json.dumps(event))[0]
-    (wish,) = app.tasks[NAME].wishes(record.to_dict())
-    guard = Guard(store, ttl_seconds=86_400, clock=lambda: clock[0])
-    claim = guard.acquire(wish, Run(f"{message}/1/other", message, 1, seconds))
+    (claim_request,) = app.tasks[NAME].claim_requests(record.to_dict())
+    claimer = Claimer(store, ttl_seconds=86_400, clock=lambda: clock[0])
+    claim = claimer.acquire(claim_request, ClaimingRun(f"{message}/1/other", message, 1, seconds))
     store.calls.clear()
     return claim
 
@@ -442,7 +442,7 @@ def test_a_message_outlasts_a_claim_within_its_receives(store, clock, monkeypatc
         clock[0] += ended.delay_seconds
         receives += 1
     assert ended.outcome == "deleted"
-    assert not kills_pods(receives, app.tasks[NAME].max_retries, SPARE_RECEIVES), receives
+    assert not is_poison_message(receives, app.tasks[NAME].max_retries, SPARE_RECEIVES), receives
 
 
 def test_a_claim_that_has_ended_by_itself_is_taken_over(store, clock):
@@ -693,7 +693,7 @@ def test_each_record_of_a_message_has_its_own_checkpoint(store):
         loaded.append(obj.progress.load())
 
     deliver(event_of("in/a", "in/b"))
-    use_guard(None)
+    use_claimer(None)
     deliver(event_of("in/a"), receives=2)
     assert loaded == [{}, {"of": "in/a"}, {}, {"of": "in/b"}, {}, {"of": "in/a"}]
 

@@ -9,8 +9,8 @@ import pytest
 from billiard.exceptions import WorkerLostError
 
 from bridge.celery import app
-from bridge.idempotency.claiming import Guard, Run, use_guard
-from bridge.idempotency.identity import Wish, of_record
+from bridge.idempotency.claiming import Claimer, ClaimingRun, use_claimer
+from bridge.idempotency.identity import ClaimRequest, of_record
 from bridge.idempotency.record import from_json
 from bridge.idempotency.transitions import claim_seconds
 from bridge.messages.retry_policy import Failure
@@ -42,7 +42,7 @@ def _forget_tasks():
 def store() -> MemoryStore:
     """The store in use."""
     memory = MemoryStore()
-    use_guard(Guard(memory, ttl_seconds=86_400))
+    use_claimer(Claimer(memory, ttl_seconds=86_400))
     return memory
 
 
@@ -62,11 +62,11 @@ class RequestStandIn:
         return owed(self, WorkerLostError("signal 9"), LOST)
 
 
-def claimed(store: MemoryStore) -> Wish:
+def claimed(store: MemoryStore) -> ClaimRequest:
     """The claim of the run on the object."""
-    wish = of_record(NAME, OBJECT)
-    Guard(store, ttl_seconds=86_400).acquire(wish, Run("m1/1/w/1", "m1", 1, 3_600.0))
-    return wish
+    claim_request = of_record(NAME, OBJECT)
+    Claimer(store, ttl_seconds=86_400).acquire(claim_request, ClaimingRun("m1/1/w/1", "m1", 1, 3_600.0))
+    return claim_request
 
 
 def test_a_lost_run_is_released_however_it_was_called(store: MemoryStore) -> None:
@@ -77,11 +77,11 @@ def test_a_lost_run_is_released_however_it_was_called(store: MemoryStore) -> Non
         return None
 
     for number, request in enumerate((RequestStandIn(OBJECT.to_dict()), RequestStandIn(obj=OBJECT.to_dict())), start=1):
-        wish = claimed(store)
+        claim_request = claimed(store)
         release = request.release()
         assert release is not None
         assert release_now(release) == number
-        assert from_json(store.kept[wish.id].text).status == "released"
+        assert from_json(store.kept[claim_request.id].text).status == "released"
 
 
 def test_the_users_key_is_not_computed_where_the_release_is_made(store: MemoryStore) -> None:

@@ -11,10 +11,10 @@ from botocore.handlers import add_expect_header
 
 from bridge.errors import StoreUnavailable
 from bridge.idempotency import dynamodb_store, s3_store
-from bridge.idempotency.claiming import Claim, Guard, Run
+from bridge.idempotency.claiming import Claim, Claimer, ClaimingRun
 from bridge.idempotency.dynamodb_store import DynamoDBStore
 from bridge.idempotency.factory import open_store
-from bridge.idempotency.identity import Wish, of_key
+from bridge.idempotency.identity import ClaimRequest, of_key
 from bridge.idempotency.record import Record, from_json, to_json
 from bridge.idempotency.s3_store import S3Store
 from bridge.idempotency.store import Refused, Stored
@@ -90,17 +90,17 @@ def a_wish():
 
 def a_run(message="m1", receives=1, seconds=60.0):
     """A run with a token of its own."""
-    return Run(f"{message}/{receives}/{uuid.uuid4().hex[:6]}", message, receives, seconds)
+    return ClaimingRun(f"{message}/{receives}/{uuid.uuid4().hex[:6]}", message, receives, seconds)
 
 
 def guard_of(store):
     """A guard on it."""
-    return Guard(store, ttl_seconds=86_400)
+    return Claimer(store, ttl_seconds=86_400)
 
 
-def kept(store, wish):
+def kept(store, claim_request):
     """The record as it is in the store."""
-    stored = store.read(wish.id)
+    stored = store.read(claim_request.id)
     assert stored is not None
     return from_json(stored.text)
 
@@ -157,10 +157,14 @@ def test_what_is_not_there_is_not_replaced(store, record_id):
 def test_ids_do_not_meet(store):
     """Whatever task names and keys are made of, each has its own record."""
     run = uuid.uuid4().hex
-    wishes = [of_key(task, f"{run}{key}") for task in ("a", "a/b", "a%2Fb", "a b", "ü", "a.b") for key in ("k", "K")]
-    for wish in wishes:
-        assert isinstance(store.create(wish.id, wish.id, EXPIRES_AT), str)
-    assert [store.read(wish.id).text for wish in wishes] == [wish.id for wish in wishes]
+    claim_requests = [
+        of_key(task, f"{run}{key}") for task in ("a", "a/b", "a%2Fb", "a b", "ü", "a.b") for key in ("k", "K")
+    ]
+    for claim_request in claim_requests:
+        assert isinstance(store.create(claim_request.id, claim_request.id, EXPIRES_AT), str)
+    assert [store.read(claim_request.id).text for claim_request in claim_requests] == [
+        claim_request.id for claim_request in claim_requests
+    ]
 
 
 def all_at_once(call):
@@ -193,19 +197,21 @@ def test_of_twenty_replacers_one_wins(store, record_id):
 @pytest.mark.parametrize("receives", [1, 2])
 def test_of_twenty_runs_one_claims(store, receives):
     """Twenty deliveries at once: one run, and nineteen that are told to wait."""
-    guard, wish = guard_of(store), a_wish()
-    answers = all_at_once(lambda n: guard.acquire(wish, a_run(f"m{n}", receives)))
+    claimer, claim_request = guard_of(store), a_wish()
+    answers = all_at_once(lambda n: claimer.acquire(claim_request, a_run(f"m{n}", receives)))
     (claim,) = [answer for answer in answers if isinstance(answer, Claim)]
     assert sum(isinstance(answer, Busy) for answer in answers) == THREADS - 1
     claim.complete({"n": 1})
-    assert all(answer == Done({"n": 1}) for answer in all_at_once(lambda n: guard.acquire(wish, a_run(f"x{n}"))))
+    assert all(
+        answer == Done({"n": 1}) for answer in all_at_once(lambda n: claimer.acquire(claim_request, a_run(f"x{n}")))
+    )
 
 
 def test_of_twenty_take_overs_one_wins(store):
     """When a claim has ended by itself and all its duplicates notice at once."""
-    guard, wish = guard_of(store), a_wish()
-    lost = guard.acquire(wish, a_run("m0", seconds=-1.0))
-    answers = all_at_once(lambda n: guard.acquire(wish, a_run(f"m{n}", 2)))
+    claimer, claim_request = guard_of(store), a_wish()
+    lost = claimer.acquire(claim_request, a_run("m0", seconds=-1.0))
+    answers = all_at_once(lambda n: claimer.acquire(claim_request, a_run(f"m{n}", 2)))
     (claim,) = [answer for answer in answers if isinstance(answer, Claim)]
     assert claim.took_over
     assert isinstance(lost, Claim)
@@ -214,16 +220,16 @@ def test_of_twenty_take_overs_one_wins(store):
 
 def test_a_claim_through_its_life(store):
     """Claimed, checkpointed, failed, claimed again with both, completed, done."""
-    guard, wish = guard_of(store), a_wish()
-    first = guard.acquire(wish, a_run())
+    claimer, claim_request = guard_of(store), a_wish()
+    first = claimer.acquire(claim_request, a_run())
     assert first.progress == {}
     first.save({"part": 1})
     first.save({"part": 2})
     first.release(failed=True)
-    second = guard.acquire(wish, a_run(receives=2))
+    second = claimer.acquire(claim_request, a_run(receives=2))
     assert (second.retries, second.progress) == (1, {"part": 2})
     second.complete({"rows": 3})
-    assert guard.acquire(wish, a_run("m2")) == Done({"rows": 3})
+    assert claimer.acquire(claim_request, a_run("m2")) == Done({"rows": 3})
 
 
 def test_all_records_of_a_folder_are_listed(store):
@@ -284,28 +290,28 @@ def calls_of(proxy, action):
 @pytest.mark.parametrize(("kind", "duplicate_calls"), [("s3", 2), ("dynamodb", 1)])
 def test_store_calls_of_a_task(aws, proxy, kind, duplicate_calls):
     """Two on the first delivery; one on a repeat, and two for S3 when the repeat is a message of its own."""
-    guard, wish = guard_of(AWS_STORES[kind](aws)), a_wish()
+    claimer, claim_request = guard_of(AWS_STORES[kind](aws)), a_wish()
 
     def first_delivery():
-        guard.acquire(wish, a_run("m1")).complete(None)
+        claimer.acquire(claim_request, a_run("m1")).complete(None)
 
     assert calls_of(proxy, first_delivery)[0] == 2
-    assert calls_of(proxy, lambda: guard.acquire(wish, a_run("m1", receives=2))) == (1, Done(None))
-    assert calls_of(proxy, lambda: guard.acquire(wish, a_run("m2"))) == (duplicate_calls, Done(None))
+    assert calls_of(proxy, lambda: claimer.acquire(claim_request, a_run("m1", receives=2))) == (1, Done(None))
+    assert calls_of(proxy, lambda: claimer.acquire(claim_request, a_run("m2"))) == (duplicate_calls, Done(None))
 
 
 @pytest.mark.parametrize("kind", AWS_STORES)
 def test_store_calls_of_a_failing_task(aws, proxy, kind):
     """Two for the run that fails, one for each checkpoint, and no more than three for the run after it."""
-    guard, wish = guard_of(AWS_STORES[kind](aws)), a_wish()
+    claimer, claim_request = guard_of(AWS_STORES[kind](aws)), a_wish()
 
     def failing_run():
-        claim = guard.acquire(wish, a_run("m1"))
+        claim = claimer.acquire(claim_request, a_run("m1"))
         claim.save({"part": 1})
         claim.release(failed=True)
 
     def good_run():
-        guard.acquire(wish, a_run("m1", receives=2)).complete(None)
+        claimer.acquire(claim_request, a_run("m1", receives=2)).complete(None)
 
     assert calls_of(proxy, failing_run)[0] == 3
     assert calls_of(proxy, good_run)[0] == 3
@@ -399,13 +405,13 @@ def test_no_credentials(aws, impatient, monkeypatch, record_id):
 
 def test_nothing_runs_while_the_store_cannot_be_asked(aws_store, impatient, proxy):
     """Through the guard: no claim, no guess, whatever the delivery."""
-    guard, wish = guard_of(aws_store), a_wish()
+    claimer, claim_request = guard_of(aws_store), a_wish()
     proxy.fail(status=500, code="InternalError", times=None)
     for receives in (1, 2):
         with pytest.raises(StoreUnavailable):
-            guard.acquire(wish, a_run(receives=receives))
+            claimer.acquire(claim_request, a_run(receives=receives))
     proxy.clear()
-    assert isinstance(guard.acquire(wish, a_run()), Claim)
+    assert isinstance(claimer.acquire(claim_request, a_run()), Claim)
 
 
 FOREIGN_BODIES = [b"", b"hello", b"\xff\xfe\x00", b"{}", b'{"schema": 99, "status": "completed"}']
@@ -414,13 +420,13 @@ FOREIGN_BODIES = [b"", b"hello", b"\xff\xfe\x00", b"{}", b'{"schema": 99, "statu
 @pytest.mark.parametrize("body", FOREIGN_BODIES, ids=range(len(FOREIGN_BODIES)))
 def test_a_foreign_object_is_neither_read_nor_overwritten(aws, proxy, body):
     """Somebody's file under our key, or a newer worker's record: unavailable, and left as it is."""
-    wish = a_wish()
-    key = f"claims/{wish.id}.json"
+    claim_request = a_wish()
+    key = f"claims/{claim_request.id}.json"
     aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=body)
-    guard = guard_of(at_once(S3Store(aws.bucket, "claims", REGION)))
+    claimer = guard_of(at_once(S3Store(aws.bucket, "claims", REGION)))
     for receives in (1, 2):
         with pytest.raises(StoreUnavailable, match="cannot be read"):
-            guard.acquire(wish, a_run(receives=receives))
+            claimer.acquire(claim_request, a_run(receives=receives))
     with aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"] as found:
         assert found.read() == body
 
@@ -438,37 +444,37 @@ FOREIGN_ITEMS = [
 @pytest.mark.parametrize("item", FOREIGN_ITEMS, ids=range(len(FOREIGN_ITEMS)))
 def test_a_foreign_item_is_neither_read_nor_overwritten(aws, proxy, item):
     """An item of another program under our id."""
-    wish = a_wish()
-    whole = {"id": {"S": wish.id}, **item}
+    claim_request = a_wish()
+    whole = {"id": {"S": claim_request.id}, **item}
     aws.dynamodb.put_item(TableName=aws.table, Item=whole)
-    guard = guard_of(dynamodb_of(aws))
+    claimer = guard_of(dynamodb_of(aws))
     for receives in (1, 2):
         with pytest.raises(StoreUnavailable, match="cannot be read"):
-            guard.acquire(wish, a_run(receives=receives))
-    assert aws.dynamodb.get_item(TableName=aws.table, Key={"id": {"S": wish.id}})["Item"] == whole
+            claimer.acquire(claim_request, a_run(receives=receives))
+    assert aws.dynamodb.get_item(TableName=aws.table, Key={"id": {"S": claim_request.id}})["Item"] == whole
 
 
 def test_a_conflict_of_s3_is_asked_again(aws, proxy):
     """409: another conditional write was under way, so the record is read and the claim tried again."""
-    guard, wish = guard_of(s3_of(aws)), a_wish()
+    claimer, claim_request = guard_of(s3_of(aws)), a_wish()
     proxy.fail(status=409, code="ConditionalRequestConflict")
-    calls, claim = calls_of(proxy, lambda: guard.acquire(wish, a_run()))
+    calls, claim = calls_of(proxy, lambda: claimer.acquire(claim_request, a_run()))
     assert isinstance(claim, Claim)
     assert calls == 3
     proxy.fail(status=409, code="ConditionalRequestConflict")
     claim.complete("done")
-    assert guard.acquire(wish, a_run("m2", 2)) == Done("done")
+    assert claimer.acquire(claim_request, a_run("m2", 2)) == Done("done")
 
 
 def test_a_conflict_of_dynamodb_is_asked_again(aws, proxy):
     """A transaction of somebody's own on the item."""
-    guard, wish = guard_of(dynamodb_of(aws)), a_wish()
+    claimer, claim_request = guard_of(dynamodb_of(aws)), a_wish()
     proxy.fail(action="PutItem", code="TransactionConflictException", times=2)
-    claim = guard.acquire(wish, a_run())
+    claim = claimer.acquire(claim_request, a_run())
     assert isinstance(claim, Claim)
     proxy.fail(action="PutItem", code="TransactionConflictException")
     claim.complete("done")
-    assert guard.acquire(wish, a_run("m2")) == Done("done")
+    assert claimer.acquire(claim_request, a_run("m2")) == Done("done")
 
 
 def test_a_store_that_conflicts_for_ever(aws_store, proxy):
@@ -489,13 +495,13 @@ def test_a_store_that_conflicts_for_ever(aws_store, proxy):
 
 def test_a_claim_whose_answer_was_lost_is_claimed(aws_store, proxy):
     """The SDK tries again, is refused by its own first try, and the run begins all the same."""
-    guard, wish = guard_of(aws_store), a_wish()
+    claimer, claim_request = guard_of(aws_store), a_wish()
     proxy.drop_response()
-    claim = guard.acquire(wish, a_run())
+    claim = claimer.acquire(claim_request, a_run())
     assert isinstance(claim, Claim)
     assert not claim.took_over
     claim.complete("done")
-    assert guard.acquire(wish, a_run("m2")) == Done("done")
+    assert claimer.acquire(claim_request, a_run("m2")) == Done("done")
 
 
 class DropsWrites:
@@ -517,63 +523,63 @@ class DropsWrites:
 
 def test_a_take_over_whose_answer_was_lost_is_claimed(aws_store, proxy):
     """A replace as well as a create."""
-    wish, run = a_wish(), a_run("m1", receives=2)
-    guard_of(aws_store).acquire(wish, a_run("m1", seconds=-1.0))
+    claim_request, run = a_wish(), a_run("m1", receives=2)
+    guard_of(aws_store).acquire(claim_request, a_run("m1", seconds=-1.0))
     store = DropsWrites(aws_store, proxy)
     store.refusal_tells = False  # reads first, then replaces
-    claim = guard_of(store).acquire(wish, run)
+    claim = guard_of(store).acquire(claim_request, run)
     assert isinstance(claim, Claim)
     assert claim.took_over
-    assert kept(aws_store, wish).owner == run.owner
+    assert kept(aws_store, claim_request).owner == run.owner
 
 
 def test_changes_whose_answers_were_lost_are_made_once(aws_store, proxy):
     """A checkpoint, a failure that is counted once, and a completion."""
-    guard, wish = guard_of(aws_store), a_wish()
-    claim = guard.acquire(wish, a_run())
+    claimer, claim_request = guard_of(aws_store), a_wish()
+    claim = claimer.acquire(claim_request, a_run())
     proxy.drop_response()
     claim.save({"part": 1})
-    assert kept(aws_store, wish).progress == {"part": 1}
+    assert kept(aws_store, claim_request).progress == {"part": 1}
     proxy.drop_response()
     claim.release(failed=True)
-    assert kept(aws_store, wish).failures == {"m1": 1}
-    again = guard.acquire(wish, a_run(receives=2))
+    assert kept(aws_store, claim_request).failures == {"m1": 1}
+    again = claimer.acquire(claim_request, a_run(receives=2))
     assert again.retries == 1
     proxy.drop_response()
     again.complete({"rows": 1})
-    assert kept(aws_store, wish).status == "completed"
+    assert kept(aws_store, claim_request).status == "completed"
 
 
 def test_a_completion_that_came_through_unheard_is_not_lost(aws_store, impatient, proxy):
     """The store took it and nobody was told: the next try finds its own text and is content."""
-    guard, wish = guard_of(aws_store), a_wish()
-    claim = guard.acquire(wish, a_run())
+    claimer, claim_request = guard_of(aws_store), a_wish()
+    claim = claimer.acquire(claim_request, a_run())
     proxy.drop_response()
     claim.complete({"rows": 1})
-    assert guard.acquire(wish, a_run("m2")) == Done({"rows": 1})
+    assert claimer.acquire(claim_request, a_run("m2")) == Done({"rows": 1})
 
 
 def test_a_release_for_a_lost_run_whose_answer_was_lost_counts_once(aws_store, impatient, proxy):
     """The parent tries again, and finds nothing left to release."""
-    wish, run = a_wish(), a_run()
-    guard_of(aws_store).acquire(wish, run)
+    claim_request, run = a_wish(), a_run()
+    guard_of(aws_store).acquire(claim_request, run)
     with pytest.raises(StoreUnavailable):
-        guard_of(DropsWrites(aws_store, proxy)).release(wish, run, failed=True)
-    assert guard_of(aws_store).release(wish, run, failed=True) is None
-    assert kept(aws_store, wish).failures == {"m1": 1}
+        guard_of(DropsWrites(aws_store, proxy)).release(claim_request, run, failed=True)
+    assert guard_of(aws_store).release(claim_request, run, failed=True) is None
+    assert kept(aws_store, claim_request).failures == {"m1": 1}
 
 
 def test_a_release_for_a_lost_run_whose_answer_the_sdk_asks_for_again(aws_store, proxy):
     """Then the parent even learns the count."""
-    wish, run = a_wish(), a_run()
-    guard_of(aws_store).acquire(wish, run)
-    assert guard_of(DropsWrites(aws_store, proxy)).release(wish, run, failed=True) == 1
-    assert kept(aws_store, wish).failures == {"m1": 1}
+    claim_request, run = a_wish(), a_run()
+    guard_of(aws_store).acquire(claim_request, run)
+    assert guard_of(DropsWrites(aws_store, proxy)).release(claim_request, run, failed=True) == 1
+    assert kept(aws_store, claim_request).failures == {"m1": 1}
 
 
 def test_a_record_written_by_hand_is_understood(aws_store, proxy):
     """The text is the whole of it: what another tool wrote in this form counts."""
-    wish = Wish(id=a_wish().id, event="e")
+    claim_request = ClaimRequest(id=a_wish().id, event="e")
     done = Record(status="completed", event="e", done_event="e", expires_at=EXPIRES_AT, result=5)
-    aws_store.create(wish.id, to_json(done), EXPIRES_AT)
-    assert guard_of(aws_store).acquire(wish, a_run()) == Done(5)
+    aws_store.create(claim_request.id, to_json(done), EXPIRES_AT)
+    assert guard_of(aws_store).acquire(claim_request, a_run()) == Done(5)

@@ -80,13 +80,13 @@ class Once(Site):
     def record(self, task: str, obj: S3Object, *, latest_only: bool = False) -> Record:
         """Return the record of the object's event as the store has it."""
         [seen] = parse(json.dumps(s3_event(obj)))  # type: ignore[misc]  # no test event
-        wish = of_record(f"{TASKS}.{task}", seen, latest_only=latest_only)
+        claim_request = of_record(f"{TASKS}.{task}", seen, latest_only=latest_only)
         if self.dynamodb is not None:
-            item = self.dynamodb.get_item(TableName=self.bucket, Key={"id": {"S": wish.id}}, ConsistentRead=True)[
-                "Item"
-            ]
+            item = self.dynamodb.get_item(
+                TableName=self.bucket, Key={"id": {"S": claim_request.id}}, ConsistentRead=True
+            )["Item"]
             return from_json(item["record"]["S"])
-        body = self.server.s3.get_object(Bucket=self.bucket, Key=f"claims/{wish.id}.json")["Body"].read()
+        body = self.server.s3.get_object(Bucket=self.bucket, Key=f"claims/{claim_request.id}.json")["Body"].read()
         return from_json(body.decode())
 
     def effects(self, key: str) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.idempotency import transitions as claims
+from bridge.idempotency import transitions
 from bridge.idempotency.identity import of_key, of_message, of_record
 from bridge.idempotency.record import to_json
 from bridge.idempotency.transitions import Claimant, Granted
@@ -33,22 +33,24 @@ EVENT = ObjectRecord(bucket="b", key="k", etag="e1", sequencer="0A")
 
 def begun(event, *, latest=False, found=None, seconds=60.0):
     """A record in progress, as ``claim`` writes it."""
-    wish = of_record("t", event, latest_only=latest)
-    decision = claims.claim(found, wish, Claimant("o", "m", NOW - 10, NOW - 10 + seconds, int(NOW + DAY)))
+    claim_request = of_record("t", event, latest_only=latest)
+    decision = transitions.claim(found, claim_request, Claimant("o", "m", NOW - 10, NOW - 10 + seconds, int(NOW + DAY)))
     assert isinstance(decision, Granted), decision
     return decision.record
 
 
 def completed(event, *, latest=False, found=None):
     """A record of a completed run."""
-    wish = of_record("t", event, latest_only=latest)
-    return claims.complete(begun(event, latest=latest, found=found), wish, result=None, expires_at=int(NOW + DAY))
+    claim_request = of_record("t", event, latest_only=latest)
+    return transitions.complete(
+        begun(event, latest=latest, found=found), claim_request, result=None, expires_at=int(NOW + DAY)
+    )
 
 
 def failed(record, times=1):
     """The same record after so many failed runs."""
     for _ in range(times):
-        record = claims.release(record, "m", failed=True)
+        record = transitions.release(record, "m", failed=True)
     return record
 
 
@@ -78,7 +80,7 @@ def test_failures_are_told():
     """Over all records of the version; a hand-back is none."""
     assert stands(failed(begun(EVENT), 2)) == Standing("failed", 2)
     assert stands(failed(begun(EVENT)), failed(begun(replace(EVENT, sequencer="0B")))) == Standing("failed", 2)
-    assert stands(claims.release(begun(EVENT), "m", failed=False)) == Standing("released")
+    assert stands(transitions.release(begun(EVENT), "m", failed=False)) == Standing("released")
 
 
 def test_another_version_is_outdated():
@@ -173,8 +175,8 @@ def test_the_place_of_a_record(task, event, key):
     assert (place(task, latest) or ())[1] == "latest"
     assert (place(task, latest) or ())[0] == (place(task, one) or ())[0]
     assert not is_own_key((place(task, one) or ("key",))[0])
-    for wish in (of_key(task, key), of_message(task, key)):
-        assert is_own_key((place(task, wish.id) or ("",))[0])
+    for claim_request in (of_key(task, key), of_message(task, key)):
+        assert is_own_key((place(task, claim_request.id) or ("",))[0])
     assert place(task, f"{one}/more") is None
 
 

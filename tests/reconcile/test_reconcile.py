@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridge.idempotency import transitions as claims
+from bridge.idempotency import transitions
 from bridge.idempotency.identity import of_key, of_record
 from bridge.idempotency.record import Record, to_json
 from bridge.idempotency.transitions import Claimant, Granted
@@ -73,11 +73,13 @@ def completed(task: str, server, bucket: str, key: str, *, latest_only: bool = F
     """Id, text and record of a completion of the object as it is, as a worker would have written it."""
     etag = server.s3.head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
     event = ObjectRecord(bucket=bucket, key=key, etag=etag, sequencer="0A")
-    wish = of_record(task, event, latest_only=latest_only)
-    granted = claims.claim(None, wish, Claimant("o", "m", time.time(), time.time() + 60, int(time.time()) + 86_400))
+    claim_request = of_record(task, event, latest_only=latest_only)
+    granted = transitions.claim(
+        None, claim_request, Claimant("o", "m", time.time(), time.time() + 60, int(time.time()) + 86_400)
+    )
     assert isinstance(granted, Granted)
-    record = claims.complete(granted.record, wish, result=None, expires_at=int(time.time()) + 86_400)
-    return wish.id, to_json(record), record
+    record = transitions.complete(granted.record, claim_request, result=None, expires_at=int(time.time()) + 86_400)
+    return claim_request.id, to_json(record), record
 
 
 def keep(server, store: str, record_id: str, text: str) -> None:

@@ -11,12 +11,12 @@ import threading
 
 from moto.server import ThreadedMotoServer
 
-from bridge.local.moto_locks import take_turns
+from bridge.local.moto_locks import serialize_requests
 
 
 def main() -> None:
     """Serve until killed."""
-    take_turns()
+    serialize_requests()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()

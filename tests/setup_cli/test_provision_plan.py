@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from bridge.operations.provision.plan import (
     TAG,
+    ExistingQueue,
     Found,
-    Plan,
-    Queue,
+    ProvisionPlan,
     Wanted,
     plan,
     resolved,
     resolved_configuration,
 )
-from bridge.s3.notification import Entry, entries, merged
+from bridge.s3.notification import NotificationEntry, entries, merged
 from bridge.s3.outputs import Output
 from bridge.sqs.queue_policy import right_of_s3
 
@@ -32,7 +32,7 @@ def arn(name: str) -> str:
     return f"arn:aws-cn:sqs:cn-north-1:123456789012:{name}"
 
 
-def after(found: Found, made: Plan) -> Found:
+def after(found: Found, made: ProvisionPlan) -> Found:
     """What is there when the steps have been carried out, by a model of SQS and S3."""
     there = {queue.name: queue for queue in (found.dlq, found.queue) if queue}
     notification = found.notification
@@ -40,7 +40,7 @@ def after(found: Found, made: Plan) -> Found:
         arns = {name: queue.arn for name, queue in there.items()}
         if step.do == "create-queue":
             attributes = {"QueueArn": arn(step.name), **resolved(step.values, arns)}
-            there[step.name] = Queue(step.name, attributes, dict([TAG]))
+            there[step.name] = ExistingQueue(step.name, attributes, dict([TAG]))
         elif step.do == "set-attributes":
             queue = there[step.name]
             there[step.name] = replace(queue, attributes={**queue.attributes, **resolved(step.values, arns)})
@@ -110,11 +110,11 @@ def queues(draw, name: str):
         attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn(target), "maxReceiveCount": count})
     if draw(st.booleans()):
         attributes["MessageRetentionPeriod"] = draw(st.sampled_from(["345600", "1209600"]))
-    return Queue(name, attributes, dict([TAG]) if draw(st.booleans()) else {})
+    return ExistingQueue(name, attributes, dict([TAG]) if draw(st.booleans()) else {})
 
 
 ENTRIES = st.builds(
-    Entry,
+    NotificationEntry,
     id=st.sampled_from(["bucket-brigade-uploads", "theirs", "x"]),
     target=st.just("queue"),
     arn=st.sampled_from([arn("uploads"), arn("other")]),
@@ -159,7 +159,7 @@ def test_carried_out_there_is_nothing_left_to_do(queue, dlq, there, prefix, suff
 
 def test_what_is_not_ours_is_refused():
     """A queue without our tag that would have to change is refused with what and why, and changed with --force."""
-    theirs = Queue("uploads", {"QueueArn": arn("uploads")}, {})
+    theirs = ExistingQueue("uploads", {"QueueArn": arn("uploads")}, {})
     refused = plan(Found(theirs, None, {}), WANTED)
     assert [("RedrivePolicy, Policy" in text, "--force" in text) for text in refused.refusals] == [(True, True)]
     assert plan(Found(theirs, None, {}), WANTED, force=True).refusals == []
@@ -178,7 +178,7 @@ def test_no_notification_over_our_output(prefix, suffix, refused, noted):
 
 def test_an_overlap_is_refused():
     """S3 takes no two entries that overlap, so provision says which one is in the way."""
-    other = Entry("theirs", "queue", arn("other"), ("s3:ObjectCreated:Put",), prefix="in")
+    other = NotificationEntry("theirs", "queue", arn("other"), ("s3:ObjectCreated:Put",), prefix="in")
     configuration = {"QueueConfigurations": [other.to_configuration()]}
     assert "theirs" in plan(Found(notification=configuration), WANTED).refusals[0]
     assert plan(Found(notification=configuration), replace(WANTED, prefix="out")).refusals == []

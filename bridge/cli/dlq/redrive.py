@@ -18,7 +18,7 @@ from bridge.text import printable
 
 if TYPE_CHECKING:
     from bridge.operations.dlq.filter import Filter
-    from bridge.operations.dlq.redrive import Tally
+    from bridge.operations.dlq.redrive import RedriveTally
 
 
 @click.command(
@@ -66,7 +66,7 @@ def command(
         sources = Sources(client, url, settings, to)
         reader = Reader(client, url, stop)
 
-        def told(tally: Tally) -> None:
+        def told(tally: RedriveTally) -> None:
             progress(f"{tally.redriven.total():,} redriven, {tally.seen:,} of about {reader.expected:,} read")
 
         redriver = Redriver(
@@ -87,10 +87,10 @@ def command(
         finally:
             progress("")
             _report(redriver.tally, url, dry_run=dry_run, as_json=as_json, interrupted=bool(stop))
-        return stop.exit_code or (1 if redriver.tally.undone and not dry_run else 0)
+        return stop.exit_code or (1 if redriver.tally.incomplete and not dry_run else 0)
 
 
-def _report(tally: Tally, url: str, *, dry_run: bool, as_json: bool, interrupted: bool) -> None:
+def _report(tally: RedriveTally, url: str, *, dry_run: bool, as_json: bool, interrupted: bool) -> None:
     if as_json:
         # Not dataclasses.asdict: it makes a Counter of a Counter's items.
         click.echo(json.dumps({"dlq": url, "dry_run": dry_run, "interrupted": interrupted, **vars(tally)}))

@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from bridge.operations.backfill.selection import Skipped
-from bridge.operations.backfill.state import State
+from bridge.operations.backfill.state import BackfillState
 from bridge.s3.event import ObjectRecord
 
 
 @dataclass
-class Tally:
+class BackfillTally:
     """What has happened so far: objects sent (or, in a dry run, to be sent), up to ``last_key``."""
 
     objects: int = 0
@@ -34,7 +34,9 @@ class Tally:
         self.last_key = records[-1].key
 
 
-def report(identity: Mapping[str, Any], region: str | None, tally: Tally, *, dry_run: bool, as_json: bool) -> None:
+def report(
+    identity: Mapping[str, Any], region: str | None, tally: BackfillTally, *, dry_run: bool, as_json: bool
+) -> None:
     """Print the summary; ``identity`` is Backfill.identity(), ``region`` the bucket's."""
     if as_json:
         summary = {
@@ -59,7 +61,7 @@ def report(identity: Mapping[str, Any], region: str | None, tally: Tally, *, dry
     click.echo(line)
 
 
-def say_how_to_go_on(last_key: str | None, error: str | None, state: State | None, *, dry_run: bool) -> None:
+def say_how_to_go_on(last_key: str | None, error: str | None, state: BackfillState | None, *, dry_run: bool) -> None:
     """Print, in one line on standard error, why it ended early and what goes on behind ``last_key``."""
     why = f"stopped: {error}" if error else "stopped"
     if dry_run:

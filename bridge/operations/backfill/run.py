@@ -19,9 +19,9 @@ import click
 
 from bridge.aws_errors import aws_text
 from bridge.messages.celery_message import task_body
-from bridge.operations.backfill.report import Tally, report, say_how_to_go_on
+from bridge.operations.backfill.report import BackfillTally, report, say_how_to_go_on
 from bridge.operations.backfill.selection import Selection, Skipped, chosen
-from bridge.operations.backfill.state import State, open_state
+from bridge.operations.backfill.state import BackfillState, open_state
 from bridge.operations.stopping import stopping
 from bridge.s3.clients import s3_client
 from bridge.s3.event import ObjectRecord
@@ -33,7 +33,7 @@ from bridge.text import printable
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Destination:
     """Where the messages go: as events to a queue, or to a task by its name."""
 
     queue_url: str
@@ -46,7 +46,7 @@ class Backfill:
 
     prefix: str
     selection: Selection
-    target: Target
+    target: Destination
     region: str | None
     version_ids: bool
     rate: float | None
@@ -80,10 +80,10 @@ def run(backfill: Backfill, *, dry_run: bool, progress: bool, as_json: bool) -> 
         state = open_state(backfill.state_path, backfill.identity())
         if state.complete:
             click.echo(f"brigade: {state.path} says that all is sent; remove it to begin anew", err=True)
-            report(backfill.identity(), bucket.region, Tally(complete=True), dry_run=False, as_json=as_json)
+            report(backfill.identity(), bucket.region, BackfillTally(complete=True), dry_run=False, as_json=as_json)
             return 0
         start_after = state.last_key
-    tally = Tally()
+    tally = BackfillTally()
     with stopping() as stop:
 
         def records(skipped: Counter[Skipped]) -> Iterator[ObjectRecord]:
@@ -116,8 +116,8 @@ def run(backfill: Backfill, *, dry_run: bool, progress: bool, as_json: bool) -> 
 def send(
     backfill: Backfill,
     records: Iterator[ObjectRecord],
-    tally: Tally,
-    state: State | None,
+    tally: BackfillTally,
+    state: BackfillState | None,
     stop: threading.Event,
     advance: Callable[[int], None],
 ) -> str | None:
@@ -153,7 +153,7 @@ def send(
     return None
 
 
-def _rehearse(records: Iterator[ObjectRecord], tally: Tally, *, as_json: bool) -> str | None:
+def _rehearse(records: Iterator[ObjectRecord], tally: BackfillTally, *, as_json: bool) -> str | None:
     try:
         for record in records:
             tally.add((record,))

@@ -18,7 +18,7 @@ _EVERY_SECONDS = 1.0
 
 
 @dataclass
-class State:
+class BackfillState:
     """``what`` says which backfill it is: a state of another one is refused, it would skip objects."""
 
     path: Path
@@ -50,7 +50,7 @@ class State:
         self._written_at = time.monotonic()
 
 
-def open_state(path: Path, what: Mapping[str, Any]) -> State:
+def open_state(path: Path, what: Mapping[str, Any]) -> BackfillState:
     """Return the state in the file, or the first one where there is no file; the file is then writable.
 
     Raises SettingsError for a file that is none of ours, or that of another backfill.
@@ -58,7 +58,7 @@ def open_state(path: Path, what: Mapping[str, Any]) -> State:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        state = State(path, what)
+        state = BackfillState(path, what)
     except (OSError, ValueError) as error:
         raise SettingsError(f"--state {path} cannot be read: {error}") from error
     else:
@@ -70,7 +70,7 @@ def open_state(path: Path, what: Mapping[str, Any]) -> State:
     return state
 
 
-def _state(path: Path, what: Mapping[str, Any], found: Any) -> State:
+def _state(path: Path, what: Mapping[str, Any], found: Any) -> BackfillState:
     match found:
         case {
             "version": int(version),
@@ -85,4 +85,4 @@ def _state(path: Path, what: Mapping[str, Any], found: Any) -> State:
     if other != what:
         differing = ", ".join(sorted(n for n in {*other, *what} if other.get(n) != what.get(n)))
         raise SettingsError(f"--state {path} belongs to another backfill ({differing} differ): name another file")
-    return State(path, what, last_key, sent, complete)
+    return BackfillState(path, what, last_key, sent, complete)

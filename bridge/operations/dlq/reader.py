@@ -43,7 +43,7 @@ class Reader:
         self._stop = stop
         self._held: dict[str, _Hold] = {}
         self._seen: set[str] = set()
-        self._beats: deque[tuple[float, list[str]]] = deque()
+        self._renewals: deque[tuple[float, list[str]]] = deque()
         #: How many messages the queue had at the start, as far as SQS knows.
         self.expected = 0
         #: The start by SQS's own clock, cut to the second, in seconds since the epoch.
@@ -102,8 +102,8 @@ class Reader:
     def keep(self) -> None:
         """Renew what has been held for half of its time."""
         now = time.monotonic()
-        while self._beats and self._beats[0][0] <= now:
-            ids = [i for i in self._beats.popleft()[1] if i in self._held]
+        while self._renewals and self._renewals[0][0] <= now:
+            ids = [i for i in self._renewals.popleft()[1] if i in self._held]
             asked_at = time.monotonic()
             for message_id in self._change_visibility(ids, HOLD_SECONDS):
                 # Its time had passed: somebody else may have it, so it is no longer ours to send or to hand back.
@@ -153,7 +153,7 @@ class Reader:
         for message_id in ids:
             self._held[message_id].until = since + HOLD_SECONDS
         if ids:
-            self._beats.append((since + HOLD_SECONDS / 2, ids))
+            self._renewals.append((since + HOLD_SECONDS / 2, ids))
 
     def _change_visibility(self, ids: Sequence[str], seconds: int) -> list[str]:
         """Return the ids of those for which it failed."""

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from bridge.messages.dead_letter import CAUSE_ATTRIBUTE, REDRIVES_ATTRIBUTE, Letter, read_letter, sendable, size_bytes
 from bridge.operations.dlq.filter import Filter
 from bridge.operations.dlq.reader import Reader
-from bridge.operations.dlq.sources import Sources, Target
+from bridge.operations.dlq.sources import RedriveTarget, Sources
 from bridge.operations.rate_limit import RateLimit
 from bridge.operations.stopping import Stop
 from bridge.sqs.batches import delete_batch, send_batch
@@ -33,7 +33,7 @@ LeftBecause = Literal["redriven-too-often", "no-source", "came-back"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RedriveEntry:
     """An entry of SendMessageBatch, still without its Id; ``redrives`` is None where there was no room for it."""
 
     fields: dict[str, Any]
@@ -41,7 +41,7 @@ class Entry:
     size: int
 
 
-def entry_for(letter: Letter, *, max_bytes: int) -> Entry:
+def entry_for(letter: Letter, *, max_bytes: int) -> RedriveEntry:
     """Return what is sent for the letter to a queue whose messages may have ``max_bytes``."""
     attributes = {
         name: sendable(value)
@@ -62,7 +62,7 @@ def entry_for(letter: Letter, *, max_bytes: int) -> Entry:
     trace = (letter.raw.get("Attributes") or {}).get("AWSTraceHeader")
     if trace:
         fields["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
-    return Entry(fields, redrives if counted else None, size)
+    return RedriveEntry(fields, redrives if counted else None, size)
 
 
 def left_because(
@@ -97,7 +97,7 @@ def in_batches(
 
 
 @dataclass
-class Tally:
+class RedriveTally:
     """What a run did, or with ``--dry-run`` would have done."""
 
     seen: int = 0
@@ -108,7 +108,7 @@ class Tally:
     sent_not_deleted: list[str] = field(default_factory=list)
 
     @property
-    def undone(self) -> int:
+    def incomplete(self) -> int:
         """How many letters were meant and are not where they should be."""
         left = sum(number for reason, number in self.left.items() if reason != "came-back")
         return left + len(self.failed) + len(self.sent_not_deleted)
@@ -129,7 +129,7 @@ class Redriver:
         limit: int | None,
         rate: float | None,
         dry_run: bool,
-        told: Callable[[Tally], None],
+        told: Callable[[RedriveTally], None],
     ) -> None:
         """``limit`` is a number of letters, ``rate`` messages a second; ``told`` is called after each step."""
         self._client = client
@@ -143,9 +143,9 @@ class Redriver:
         self._dry_run = dry_run
         self._told = told
         self._taken = 0
-        self._waiting: dict[Target, list[Letter]] = {}
+        self._waiting: dict[RedriveTarget, list[Letter]] = {}
         self._sent: set[bytes] = set()
-        self.tally = Tally()
+        self.tally = RedriveTally()
 
     def run(self) -> None:
         """Redrive until the queue is read, the limit is reached or a signal came. Raises the SDK's errors."""
@@ -188,7 +188,7 @@ class Redriver:
             while len(letters) >= min(at_least, self._pace.batch) and letters and not self._stop:
                 self._send_some(target, letters)
 
-    def _send_some(self, target: Target, letters: list[Letter]) -> None:
+    def _send_some(self, target: RedriveTarget, letters: list[Letter]) -> None:
         entries = [entry_for(letter, max_bytes=target.max_bytes) for letter in letters[: self._pace.batch]]
         size = len(in_batches([entry.size for entry in entries])[0])
         self._pace.wait(size, self._reader.keep)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RedriveTarget:
     """A queue to send to; ``max_bytes`` is the most that one of its messages may have."""
 
     url: str
@@ -43,15 +43,15 @@ class Sources:
         self._dlq_url = dlq_url
         self._known = {queue.name: queue.url for queue in all_queues(settings)}
         self._sources: list[str] | None = None
-        self._targets: dict[str, Target | None] = {}
+        self._targets: dict[str, RedriveTarget | None] = {}
         self._by_arn: dict[str, str | None] = {}
-        self._all: Target | None = None
+        self._all: RedriveTarget | None = None
         if to is not None:
             if same_queue(to, dlq_url):
                 raise SettingsError("--to names the dead-letter queue itself")
             self._all = self._target(to)
 
-    def target(self, letter: Letter) -> Target | None:
+    def target(self, letter: Letter) -> RedriveTarget | None:
         """Return the queue the letter goes back to, or None when nothing trustworthy names one."""
         if self._all is not None:
             return self._all
@@ -70,9 +70,9 @@ class Sources:
                 self._targets[url] = None
         return self._targets[url]
 
-    def _target(self, url: str) -> Target:
+    def _target(self, url: str) -> RedriveTarget:
         attributes = attributes_of(self._client, url)
-        return Target(url, int(attributes.get("MaximumMessageSize") or MAX_MESSAGE_BYTES))
+        return RedriveTarget(url, int(attributes.get("MaximumMessageSize") or MAX_MESSAGE_BYTES))
 
     def _url_of(self, arn: str) -> str | None:
         if arn not in self._by_arn:

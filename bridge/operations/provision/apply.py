@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.aws_errors import NO_SUCH_BUCKET, NO_SUCH_QUEUE, error_code
 from bridge.errors import SettingsError
-from bridge.operations.provision.plan import TAG, Found, Queue, Step, Wanted, resolved, resolved_configuration
+from bridge.operations.provision.plan import TAG, ExistingQueue, Found, Step, Wanted, resolved, resolved_configuration
 
 #: A policy may take seconds until S3 sees it; meanwhile S3 cannot "validate the destination".
 _NOT_YET = "Unable to validate the following destination configurations"
@@ -60,12 +60,12 @@ def queue_url(sqs: Any, name: str) -> str | None:
         raise
 
 
-def _queue(sqs: Any, name: str) -> Queue | None:
+def _queue(sqs: Any, name: str) -> ExistingQueue | None:
     url = queue_url(sqs, name)
     if url is None:
         return None
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    return Queue(name, attributes, sqs.list_queue_tags(QueueUrl=url).get("Tags") or {})
+    return ExistingQueue(name, attributes, sqs.list_queue_tags(QueueUrl=url).get("Tags") or {})
 
 
 def _put_notification(s3: Any, bucket: str, configuration: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bridge.s3.notification import Entry, entries, merged
+from bridge.s3.notification import NotificationEntry, entries, merged
 from bridge.s3.outputs import Output
 from bridge.sqs.queue_policy import redrive_policy, right_of_s3, send_statement, with_statement
 
@@ -24,7 +24,7 @@ DLQ_RETENTION_SECONDS = 1_209_600
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class ExistingQueue:
     """A queue that exists: attributes as GetQueueAttributes gives them, and its tags."""
 
     name: str
@@ -46,8 +46,8 @@ class Queue:
 class Found:
     """What is there; ``notification`` is the bucket's whole configuration, None when no bucket is wanted."""
 
-    queue: Queue | None = None
-    dlq: Queue | None = None
+    queue: ExistingQueue | None = None
+    dlq: ExistingQueue | None = None
     notification: Mapping[str, Any] | None = None
 
 
@@ -83,7 +83,7 @@ class Step:
 
 
 @dataclass
-class Plan:
+class ProvisionPlan:
     """Steps in order; ``kept`` says what is as wanted already, ``refusals`` why nothing of it may be done."""
 
     steps: list[Step] = field(default_factory=list)
@@ -92,9 +92,9 @@ class Plan:
     refusals: list[str] = field(default_factory=list)
 
 
-def plan(found: Found, wanted: Wanted, *, force: bool = False) -> Plan:
+def plan(found: Found, wanted: Wanted, *, force: bool = False) -> ProvisionPlan:
     """Return what leads from ``found`` to ``wanted``; carried out, the next plan has no steps."""
-    made = Plan()
+    made = ProvisionPlan()
     _plan_dlq(made, found, wanted, force=force)
     _plan_queue(made, found, wanted, force=force)
     if wanted.bucket is not None:
@@ -102,7 +102,7 @@ def plan(found: Found, wanted: Wanted, *, force: bool = False) -> Plan:
     return made
 
 
-def _plan_dlq(made: Plan, found: Found, wanted: Wanted, *, force: bool) -> None:
+def _plan_dlq(made: ProvisionPlan, found: Found, wanted: Wanted, *, force: bool) -> None:
     wanted_text = str(DLQ_RETENTION_SECONDS)
     if found.dlq is None:
         values = {"MessageRetentionPeriod": wanted_text, "SqsManagedSseEnabled": "true"}
@@ -114,7 +114,7 @@ def _plan_dlq(made: Plan, found: Found, wanted: Wanted, *, force: bool) -> None:
         made.kept.append(f"queue {wanted.dlq}")
 
 
-def _plan_queue(made: Plan, found: Found, wanted: Wanted, *, force: bool) -> None:
+def _plan_queue(made: ProvisionPlan, found: Found, wanted: Wanted, *, force: bool) -> None:
     dlq_arn = found.dlq.arn if found.dlq else f"<arn of {wanted.dlq}>"
     redrive = {"deadLetterTargetArn": dlq_arn, "maxReceiveCount": wanted.max_receive_count}
     if found.queue is None:
@@ -154,8 +154,8 @@ def _plan_queue(made: Plan, found: Found, wanted: Wanted, *, force: bool) -> Non
         made.kept.append(f"queue {wanted.queue}")
 
 
-def _plan_notification(made: Plan, found: Found, wanted: Wanted, bucket: str) -> None:
-    entry = Entry(
+def _plan_notification(made: ProvisionPlan, found: Found, wanted: Wanted, bucket: str) -> None:
+    entry = NotificationEntry(
         id=f"bucket-brigade-{wanted.queue}",
         target="queue",
         arn=found.queue.arn if found.queue else f"<arn of {wanted.queue}>",
@@ -186,7 +186,7 @@ def _plan_notification(made: Plan, found: Found, wanted: Wanted, bucket: str) ->
     made.steps.append(Step("put-notification", bucket, merged(configuration, entry), why))
 
 
-def _change(made: Plan, queue: Queue, changes: Mapping[str, Any], why: str, *, force: bool) -> None:
+def _change(made: ProvisionPlan, queue: ExistingQueue, changes: Mapping[str, Any], why: str, *, force: bool) -> None:
     if queue.ours or force:
         made.steps.append(Step("set-attributes", queue.name, changes, why))
         return

@@ -17,7 +17,7 @@ from bridge.aws_errors import PERMANENT, error_code
 from bridge.errors import StoreUnavailable
 from bridge.idempotency.factory import open_store
 from bridge.messages.routing import Route
-from bridge.operations.backfill.report import Tally, say_how_to_go_on
+from bridge.operations.backfill.report import BackfillTally, say_how_to_go_on
 from bridge.operations.backfill.run import Backfill, bar, send
 from bridge.operations.backfill.selection import Skipped, chosen
 from bridge.operations.backfill.state import open_state
@@ -103,7 +103,7 @@ def run(wanted: Reconciliation, *, enqueue: bool, dry_run: bool, progress: bool,
             click.echo(f"brigade: {state.path} says that all is sent; remove it to compare anew", err=True)
             return 0
         start_after = state.last_key
-    tally, error = Tally(), None
+    tally, error = BackfillTally(), None
     with stopping() as stop, RecordIndex(open_store(wanted.store_url, backfill.region), wanted.task) as index:
         comparison = _Comparison(wanted, s3, bucket, start_after, stop)
         index.fill(lambda: not stop.event.is_set())
@@ -168,7 +168,13 @@ def _row(obj: ObjectRecord, found: Standing) -> str:
 
 
 def _report(
-    wanted: Reconciliation, comparison: _Comparison, tally: Tally, *, enqueue: bool, dry_run: bool, as_json: bool
+    wanted: Reconciliation,
+    comparison: _Comparison,
+    tally: BackfillTally,
+    *,
+    enqueue: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     counts = {status: comparison.found[status] for status in STATUSES if comparison.found[status]}
     sent = tally.objects if enqueue and not dry_run else 0
