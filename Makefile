@@ -6,8 +6,8 @@
 BIN := .venv/bin
 FAST := $(BIN)/python -m pytest -m "not servers and not slow"
 SLOW := $(BIN)/python -m pytest -m "servers or slow"
-FAST_HALF := tests/aws tests/cli tests/compose tests/contract tests/delivery tests/idempotency
-ONE_HALF := tests/bad_input tests/chaos tests/e2e tests/faults tests/once_e2e tests/setup_cli tests/task_queue
+FAST_HALF := tests/deploy/aws tests/unit/cli tests/deploy/compose tests/contract tests/unit/delivery tests/unit/idempotency
+ONE_HALF := tests/e2e/bad_input tests/e2e/chaos tests/e2e/outcomes tests/e2e/faults tests/e2e/idempotency tests/unit/operations tests/e2e/task_queue
 STAMP := .venv/.setup-done
 # Two runs of pytest at once; the one in the background is shown when the other has ended.
 SIDE_BY_SIDE = $(2) -o cache_dir=.cache/pytest-other > .cache/test-other.log 2>&1 & other=$$!; \
@@ -55,8 +55,8 @@ test: $(STAMP) ## All tests, the fast ones first (ElasticMQ needs Java 17 and Ma
 ifeq ($(ARGS),)
 	@mkdir -p .cache
 	@$(call SIDE_BY_SIDE,$(FAST) $(FAST_HALF),$(FAST) $(addprefix --ignore=,$(FAST_HALF)))
-	$(SLOW) tests/delivery_e2e
-	@$(call SIDE_BY_SIDE,$(SLOW) $(ONE_HALF),$(SLOW) $(addprefix --ignore=,tests/delivery_e2e $(ONE_HALF)))
+	$(SLOW) tests/e2e/delivery
+	@$(call SIDE_BY_SIDE,$(SLOW) $(ONE_HALF),$(SLOW) $(addprefix --ignore=,tests/e2e/delivery $(ONE_HALF)))
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers import elasticmq as elasticmq_files
-from tests.servers.process import running_server
-from tests.servers.redis import RedisServer, missing_server
+from tests.support.servers import elasticmq as elasticmq_files
+from tests.support.servers.process import running_server
+from tests.support.servers.redis import RedisServer, missing_server
 
 BENCHMARKS = Path(__file__).resolve().parent
 CACHE = BENCHMARKS.parent / ".cache" / "bench"

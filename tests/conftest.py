@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.servers import elasticmq
-from tests.servers.process import running_server
-from tests.servers.sqs import QueueFactory, SqsServer, connected, environment_for, no_account
+from tests.support.servers import elasticmq
+from tests.support.servers.process import running_server
+from tests.support.servers.sqs import QueueFactory, SqsServer, connected, environment_for, no_account
 
 # An example that takes long says something of the machine, and is no fault of what is tested.
 settings.register_profile("any-machine", deadline=None)
@@ -67,7 +67,7 @@ def _clean_environment() -> Iterator[None]:
 def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of moto: S3 and SQS."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
-    command = [sys.executable, "-m", "tests.servers.moto_process"]
+    command = [sys.executable, "-m", "tests.support.servers.moto_process"]
     log = tmp_path_factory.mktemp("moto") / "output.log"
     with running_server(command, r"serving at (http://\S+)", log, environment) as url:
         yield url

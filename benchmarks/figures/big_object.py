@@ -33,7 +33,7 @@ from benchmarks.measure import Process
 from benchmarks.quiet import MACHINE
 from benchmarks.servers import AWS_ENV
 from tasks.describe import manifest_key
-from tests.servers.process import running_server
+from tests.support.servers.process import running_server
 
 SIZE_MB = 1_000
 QUICK_MB = 200

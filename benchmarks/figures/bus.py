@@ -33,7 +33,7 @@ from benchmarks.figures.stage import (
 from benchmarks.measure import STANDSTILL_SECONDS, Process
 from benchmarks.peers import bridge_worker
 from benchmarks.quiet import MACHINE
-from tests.servers.port import free_port
+from tests.support.servers.port import free_port
 
 CONCURRENCY = 2
 PREFETCH = 64

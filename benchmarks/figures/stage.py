@@ -20,8 +20,8 @@ from benchmarks.peers import bridge_worker, s3_events, stock_celery
 from benchmarks.peers.place import Command, Place
 from benchmarks.queue_client import SqsQueue
 from benchmarks.servers import Proxy, delay_proxy, memory_sqs
-from tests.servers.port import free_port
-from tests.servers.waiting import wait_until
+from tests.support.servers.port import free_port
+from tests.support.servers.waiting import wait_until
 
 #: Both folders of tasks; what a stock Celery sees is the same.
 APPS = f"{Path(__file__).resolve().parent / 'apps'}:{Path(__file__).resolve().parents[1] / 'peers' / 'apps'}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from benchmarks.peers.place import Command, Place
-from tests.servers.port import free_port
+from tests.support.servers.port import free_port
 
 
 def versions() -> dict[str, str]:

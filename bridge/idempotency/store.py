@@ -1,6 +1,6 @@
 """What a store must be able to do: read a text, create it where none is, replace it where it is still the same.
 
-Nothing here knows what the texts mean; one test suite (tests/idempotency/test_stores.py) holds for every store.
+Nothing here knows what the texts mean; one test suite (tests/unit/idempotency/test_stores.py) holds for every store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ties a worker and all its children to the life of the process that started it.
 
-Run as a script: ``python -I tether.py COMMAND…``, as leader of its own process group, with a pipe as standard input
+Run as a script: ``python -I die_with_parent.py COMMAND…``, as leader of its own process group, with a pipe as standard input
 that only the starter holds open. The kernel closes that pipe when the starter is gone, however it went, so this needs
 neither a signal handler over there nor Linux's PR_SET_PDEATHSIG, which would not reach the worker's own children.
 
@@ -23,7 +23,7 @@ def hold(command: list[str]) -> int:
     """Run ``command`` and return its exit code; never return when standard input ends first."""
     if os.getpgrp() != os.getpid():
         # killpg below would otherwise take the starter's group with it: the user's shell pipeline.
-        raise SystemExit("tether: must be started as the leader of its own process group")
+        raise SystemExit("die_with_parent: must be started as the leader of its own process group")
     worker = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: worker.send_signal(signal.SIGTERM))
     threading.Thread(target=_kill_group_at_end_of_input, daemon=True).start()

@@ -54,7 +54,7 @@ def local_redis() -> Iterator[str]:
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        with _tethered(command, os.environ, Path(folder, "redis.log")):
+        with _dying_with_us(command, os.environ, Path(folder, "redis.log")):
             _await_port(port, Path(folder, "redis.log"))
             yield f"redis://127.0.0.1:{port}/0"
 
@@ -68,18 +68,18 @@ def local_flower(environment: Mapping[str, str]) -> Iterator[str]:
     command = [sys.executable, "-m", "celery", "-A", "bridge.monitor", "flower", f"--port={port}"]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "flower.log")
-        with _tethered(command, environment, log):
+        with _dying_with_us(command, environment, log):
             _await_port(port, log)
             yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _tethered(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[None]:
+def _dying_with_us(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[None]:
     with ExitStack() as stack:
         output = stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
             [sys.executable, "-I", die_with_parent.__file__, *command],
-            stdin=subprocess.PIPE,  # the tether ends the group when this closes, however we go
+            stdin=subprocess.PIPE,  # die_with_parent ends the group when this closes, however we go
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment),

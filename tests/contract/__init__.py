@@ -18,7 +18,8 @@ from celery import Celery
 from kombu import Connection
 from kombu.transport import memory
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import REPOSITORY as ROOT
+
 QUEUE = "uploads"
 
 
