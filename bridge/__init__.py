@@ -1,7 +1,7 @@
 """Bucket Brigade: an S3 event lands in SQS, and a Celery worker runs it as an ordinary Celery task.
 
-The public names are imported on first use: a process that only has the package installed (a pytest run of another
-project, which loads our plugin) gets no Celery app from it.
+The public names are imported on first use. A process that merely has the package installed (for example a pytest run
+of another project, which loads the pytest plugin) therefore creates no Celery app.
 """
 
 from __future__ import annotations

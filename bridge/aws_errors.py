@@ -1,25 +1,25 @@
-"""What AWS's error codes mean: one place for the codes that the bridge decides by. Pure.
+"""The AWS error codes that the bridge acts on, grouped by meaning. Pure.
 
-SQS answers in two protocols (JSON and query) with different names for one mistake, and a HEAD of S3 has no body, so
-that botocore gives the bare status as its code. Sources: "Error responses" (S3 API reference), "Common errors" (SQS and
-DynamoDB API references).
+One error can have several codes. SQS names it differently in its two protocols (JSON and query). An S3 answer to HEAD
+has no body, so botocore uses the bare HTTP status as the code. Sources: "Error responses" (S3 API reference), "Common
+errors" (SQS and DynamoDB API references).
 """
 
 from __future__ import annotations
 
 from bridge.text import one_line
 
-#: There is no such queue.
+#: The queue does not exist.
 NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
-#: There is no such bucket.
+#: The bucket does not exist.
 NO_SUCH_BUCKET = frozenset({"NoSuchBucket", "404"})
-#: There is no such object, or no longer.
+#: The object does not exist, or no longer exists.
 NO_SUCH_OBJECT = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
-#: The version id asked for is a delete marker (GetObject, HeadObject).
+#: The requested version id is a delete marker (GetObject, HeadObject).
 DELETE_MARKER = frozenset({"MethodNotAllowed", "405"})
-#: There is no such table.
+#: The table does not exist.
 NO_SUCH_TABLE = frozenset({"ResourceNotFoundException"})
-#: The caller is known and may not do this.
+#: AWS knows the caller, and the caller lacks the permission.
 ACCESS_DENIED = frozenset(
     {
         "AccessDenied",
@@ -30,23 +30,23 @@ ACCESS_DENIED = frozenset(
         "KmsAccessDenied",
     }
 )
-#: The same as the answer to a HEAD of S3. From SQS a bare 403 may be a proxy's, which passes.
+#: The same in an S3 answer to HEAD. From SQS a bare 403 may come from a proxy and be temporary.
 HEAD_DENIED = frozenset({"403", "Forbidden"})
-#: The caller is not known: these credentials will never be accepted.
+#: AWS does not know the caller: it will never accept these credentials.
 INVALID_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"}
 )
-#: The caller was known until a moment ago; rotating credentials may be renewed any time.
+#: The credentials have expired; rotating credentials may be renewed at any time.
 EXPIRED_CREDENTIALS = frozenset({"ExpiredToken", "ExpiredTokenException"})
-#: The server does not know this call (another implementation of SQS or S3).
+#: The server does not implement this call (servers other than AWS's SQS and S3).
 NOT_IMPLEMENTED = frozenset(
     {"AWS.SimpleQueueService.UnsupportedOperation", "UnsupportedOperation", "NotImplemented", "MethodNotAllowed"}
 )
 #: The condition of a conditional read or write does not hold.
 PRECONDITION_FAILED = frozenset({"PreconditionFailed", "412"})
-#: Another conditional write of the same key was under way.
+#: Another conditional write of the same key was in progress.
 WRITE_CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
-#: What a person has to correct; waiting does not help.
+#: Errors that must be corrected by a person; waiting does not help.
 PERMANENT = (
     NO_SUCH_QUEUE
     | NO_SUCH_BUCKET
@@ -59,7 +59,7 @@ PERMANENT = (
 
 
 def error_code(error: BaseException) -> str:
-    """Return AWS's error code, or the error's class name where no answer came."""
+    """Return the AWS error code, or the exception's class name when AWS sent no answer."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code") or type(error).__name__)
@@ -67,10 +67,10 @@ def error_code(error: BaseException) -> str:
 
 
 def is_stale_handle(code: str, message: str = "") -> bool:
-    """Say whether an SQS error means that the receipt handle no longer holds its message.
+    """Return whether an SQS error means that the receipt handle is no longer valid for its message.
 
-    ReceiptHandleIsInvalid and MessageNotInflight say so themselves; InvalidParameterValue does when its text names the
-    handle (an expired handle is answered that way too, elastic/beats#30675).
+    ReceiptHandleIsInvalid and MessageNotInflight always mean that. InvalidParameterValue means it when its text names
+    the receipt handle; SQS also answers so for an expired handle (elastic/beats#30675).
     """
     short = code.rsplit(".", 1)[-1]
     if short in ("ReceiptHandleIsInvalid", "MessageNotInflight"):
@@ -79,7 +79,7 @@ def is_stale_handle(code: str, message: str = "") -> bool:
 
 
 def aws_text(error: BaseException) -> str | None:
-    """Return an error of the AWS SDK in one line, or None for any other error."""
+    """Return the text of an AWS SDK error on one line, or None for any other error."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -1,4 +1,4 @@
-"""Shell globs as routes, filters and policies use them. Pure."""
+"""Shell globs for routes, filters and policies. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Say whether ``text`` matches the shell glob ``pattern``, case-sensitively; ``*`` matches ``/`` too."""
+    """Return whether ``text`` matches the shell glob ``pattern``, case-sensitively; ``*`` also matches ``/``."""
     return pattern == "*" or _compiled(pattern)(text) is not None
 
 

@@ -1,6 +1,6 @@
-"""The pytest plugin of ``bridge.testing``: what a test made with ``s3_object`` ends with the test.
+"""The pytest plugin of ``bridge.testing``: it removes the objects that a test made with ``s3_object``.
 
-A room of its own, and light: pytest loads it in every project of an environment where the package is installed.
+It is a separate, small module, because pytest loads it for every project in an environment that has the package.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _forget_s3_objects() -> Iterator[None]:
-    """Give each test objects of its own; a test that makes none reads from S3, as ever."""
+    """Give each test its own objects; a test that makes none reads from S3 as usual."""
     yield
     testing = sys.modules.get("bridge.testing")
     if testing is not None:

@@ -1,11 +1,11 @@
-"""A scratch directory for each run of a task, made on first use and gone when the run is, however it ended.
+"""A scratch directory for each task run, created on first use and removed when the run ends, however it ends.
 
     <temp>/bridge-scratch/<worker>/run-<task id>
 
-``directory()`` makes it in the process that runs the task, which also removes it at the end. A run that asks for none
-costs nothing: not even a look whether there is one. A child that was killed
-cannot: then the parent does (a lost child, a hard time limit, a drain stop). A worker that was killed cannot either:
-then the next worker to start on this machine does, for every worker that no longer lives.
+``directory()`` creates it in the process that runs the task. The same process removes it at the end of the run. A run
+that never asks for one costs nothing, not even a check whether one exists. When a pool child is killed (lost child,
+hard time limit, end of the drain), the parent removes it. When a whole worker is killed, the next worker that starts on
+this machine removes the directories of all workers that no longer run.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from bridge.log import get_logger
 
 log = get_logger(__name__)
 
-#: Names the directories of one worker; its children find it in their environment.
+#: The environment variable with the owner's process id, which names a worker's directory; pool children inherit it.
 _OWNER = "_BUCKET_BRIGADE_SCRATCH_OWNER"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class run:  # noqa: N801 - used as a function: with scratch.run(task_id)
-    """Around one run of a task: what ``directory`` makes in it is removed at its end."""
+    """Context manager around one task run: at its end it removes what ``directory`` created."""
 
     __slots__ = ("_token", "made", "task_id")
 
     def __init__(self, task_id: str) -> None:
-        """Nothing is made yet."""
+        """Create no directory yet."""
         self.task_id = task_id
         self.made = False
 
@@ -50,23 +50,26 @@ _run: ContextVar[run | None] = ContextVar("bridge_scratch_run", default=None)
 
 
 def directory() -> Path:
-    """Return the scratch directory of the task that runs here, empty when the run began.
+    """Return the scratch directory of the running task; the first call of a run returns it empty.
 
-    Raises RuntimeError outside a ``file_task`` or ``message_task``, and OSError when it cannot be made.
+    Raises RuntimeError outside a ``file_task`` or ``message_task``, and OSError when it cannot be created.
     """
     here = _run.get()
     if here is None:
-        raise RuntimeError("a scratch directory belongs to a running file_task or message_task")
+        raise RuntimeError(
+            "a scratch directory exists only inside a running file_task or message_task; "
+            "elsewhere, call download() with a path"
+        )
     path = _path(here.task_id)
     if not here.made:
-        remove(here.task_id)  # of a run of the same message that was killed
-        here.made = True  # before it is: a soft time limit may come at any line
+        remove(here.task_id)  # left by a killed run of the same message
+        here.made = True  # set before mkdir: a soft time limit can interrupt at any line
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
 
 
 def remove(task_id: str) -> None:
-    """Remove a run's directory, if it made one."""
+    """Remove a run's directory, if there is one."""
     path = _path(task_id)
     if path.exists():
         shutil.rmtree(path, ignore_errors=True)
@@ -75,9 +78,9 @@ def remove(task_id: str) -> None:
 
 
 def claim() -> None:
-    """At a worker's start: make this process the owner, and clear what dead workers left behind.
+    """Make this process the owner, at the start of a worker, and remove the directories that dead workers left.
 
-    In a container every worker has the same process id, so a directory of our own name is a dead worker's too.
+    In a container every worker has the same process id, so a directory with this process's own id is also a leftover.
     """
     os.environ[_OWNER] = str(os.getpid())
     base = _base()
@@ -93,7 +96,7 @@ def _base() -> Path:
 
 
 def _path(task_id: str) -> Path:
-    # A task id of Celery's own may be any text, ".." included: only what is safe in a file name goes into one.
+    # A Celery task id may be any text, even "..", so unsafe characters are replaced.
     name = _UNSAFE.sub("_", task_id)[:200]
     if name != task_id:
         name += "-" + hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]

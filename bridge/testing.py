@@ -1,7 +1,7 @@
-"""Test your tasks without a server: ``s3_object``, ``s3_event`` and ``run_event``. A pytest plugin goes with them.
+"""Test your tasks without a server: ``s3_object``, ``s3_event`` and ``run_event``, with a pytest plugin.
 
-What a test runs is the real thing but for SQS and the network: the real parser, routing, envelope, Celery's tracer and
-the retry policy. Objects made by ``s3_object`` live until the test ends (the plugin sees to that).
+Only SQS and the network are replaced. A test runs the worker's own event parser, routing, Celery message, Celery tracer
+and retry policy. Objects made by ``s3_object`` exist until the test ends; the plugin removes them.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _TIME = "2026-01-02T03:04:05.000Z"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a message.
+    """The outcome of one message.
 
-    ``outcome`` and ``reason`` are the worker's own words (``deleted``, ``ignored``, ``retried``, ``dead_lettered``,
-    ``handed_back``); ``delay_seconds`` belongs to ``retried``; ``task`` is the task that took it, ``result`` what it
-    returned, ``error`` the text of what it raised.
+    ``outcome`` is the worker's own word: ``deleted``, ``ignored``, ``retried``, ``dead_lettered`` or ``handed_back``.
+    ``reason`` is the worker's reason for it, if there is one. ``delay_seconds`` is set for ``retried`` only. ``task``
+    is the name of the task that took the message, ``result`` its return value, ``error`` the text of its exception.
     """
 
     outcome: str
@@ -58,7 +58,7 @@ class RunResult:
 
 @dataclass
 class _LocalObjects:
-    """The objects of one test, read in place of S3's."""
+    """The objects of one test, as an ObjectSource in place of S3."""
 
     contents: dict[tuple[str, str], bytes | Path] = field(default_factory=dict)
     in_use: bool = False
@@ -67,9 +67,9 @@ class _LocalObjects:
         try:
             content = self.contents[obj.bucket, obj.key]
         except KeyError:
-            raise ObjectGone(f"{obj.url}: no s3_object() was made for it in this test") from None
+            raise ObjectGone(f"{obj.url} does not exist in this test: make it with s3_object()") from None
         if obj.etag is not None and obj.etag != _etag(content) and not obj.allow_changed:
-            raise ObjectChanged(f"{obj.url} was overwritten since its event")
+            raise ObjectChanged(f"{obj.url} was overwritten after its event was sent")
         return content
 
     def open(self, obj: S3Object) -> BinaryIO:
@@ -108,34 +108,35 @@ _in_use = ExitStack()
 
 
 def forget_objects() -> None:
-    """Forget every object; the pytest plugin calls it after each test."""
+    """Remove all objects. The pytest plugin calls it after each test."""
     _objects.contents.clear()
     _objects.in_use = False
     _in_use.close()
 
 
 def s3_object(content: bytes | str | Path, key: str = "file", bucket: str = "test-bucket", **fields: Any) -> S3Object:
-    """Make an object that a task of this test can open, download and ask for its head.
+    """Make an object on which a task of this test can call ``open``, ``download`` and ``head``.
 
-    ``content`` is bytes, text (as UTF-8), or the path of a file. ``fields`` are those of S3Object (``version_id``,
-    ``event_name``…). Making one again with other content is an overwrite: the older S3Object then reads as changed.
+    ``content`` is bytes, text (stored as UTF-8) or the path of a file. ``fields`` are fields of S3Object
+    (``version_id``, ``event_name``…). A second call with the same key and other content overwrites the object: reading
+    the first S3Object then raises ObjectChanged.
     """
     if not _objects.in_use:
         _objects.in_use = True
         _in_use.enter_context(use_source(_objects))
     stored = content.encode() if isinstance(content, str) else content
     _objects.contents[bucket, key] = stored
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "size": _size(stored),
         "etag": _etag(stored),
         "event_time": _TIME,
         "sequencer": "0055AED6DCD90281E5",
     }
-    return S3Object(bucket=bucket, key=key, **(given | fields))
+    return S3Object(bucket=bucket, key=key, **(defaults | fields))
 
 
 def s3_event(*objects: S3Object | str, bucket: str = "test-bucket", event_name: str | None = None) -> dict[str, Any]:
-    """Return the S3 event of these objects, a record each; a text is the key of an object that need not exist."""
+    """Return an S3 event with one record per object; a str is the key of an object that need not exist."""
     made = [S3Object(bucket=bucket, key=o) if isinstance(o, str) else o for o in objects]
     return {"Records": [_record(o, event_name or o.event_name) for o in made]}
 
@@ -147,10 +148,11 @@ def run_event(
     message_attributes: Mapping[str, Mapping[str, Any]] | None = None,
     allowed_buckets: tuple[str, ...] = ("*",),
 ) -> RunResult:
-    """Run a message as a worker would, through every task that has been imported, and return what becomes of it.
+    """Run a message as a worker would, with the routes of all imported tasks, and return its outcome.
 
-    ``event`` is the body: a dict (sent as JSON) or a text. ``receives`` is how often SQS delivered it, this time
-    included. ``message_attributes`` have SQS's shape.
+    ``event`` is the message body: a dict (sent as JSON) or a str. ``receives`` is how many times SQS has delivered the
+    message, including this time. ``message_attributes`` have the shape of SQS's MessageAttributes. ``allowed_buckets``
+    are globs, as in BRIDGE_ALLOWED_BUCKETS.
     """
     raw: dict[str, Any] = {
         "MessageId": str(uuid4()),

@@ -1,4 +1,4 @@
-"""Moments as ISO 8601 text in UTC, in the two forms that the bridge writes. Pure."""
+"""Times as ISO 8601 text in UTC, in the two forms that the bridge writes. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal
 
 
 def iso_utc(epoch_seconds: float, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
-    """Return ``2026-11-21T09:30:00.000+00:00``; ``epoch_seconds`` is cut, never rounded up."""
+    """Return text such as ``2026-11-21T09:30:00.000+00:00``; ``epoch_seconds`` is truncated, never rounded up."""
     return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec=timespec)
 
 
 def iso_utc_z(epoch_seconds: float, timespec: Literal["seconds", "milliseconds"] = "milliseconds") -> str:
-    """Return ``2026-11-21T09:30:00.000Z``, as S3's events have it."""
+    """Return text such as ``2026-11-21T09:30:00.000Z``, the form in S3 events."""
     return iso_utc(epoch_seconds, timespec).replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""Once, although delivered twice: the claim of a task on an event, and the stores that keep it.
+"""Idempotent runs: a task runs once for an event, even when SQS delivers the event twice.
 
-``identity`` says which deliveries are the same, ``record`` what is kept of them, ``claims`` how a record may change
-(the state machine): all three are pure. ``s3_store`` and ``dynamodb_store`` keep records; ``claimer`` carries a claim
-through a run; ``release`` lets go of the claims of a run that can do so itself no more. docs/idempotency.md is the
-whole in words and pictures.
+``identity`` decides which deliveries are the same event, ``record`` defines what is stored about one, ``transitions``
+how a record may change (the state machine); all three are pure. ``store`` is the protocol of the stores, ``s3_store``
+and ``dynamodb_store`` implement it, and ``factory`` picks one. ``claiming`` acquires a claim, keeps it during a run,
+and completes or releases it. docs/idempotency.md describes the whole.
 """

@@ -1,7 +1,7 @@
-"""A claim through a run: acquire it, keep its checkpoint, complete or release it. The one place that talks to a store.
+"""Acquire a claim, keep its checkpoint, complete or release it. Only this module talks to a store.
 
-Every write is conditional, and a refused one is never taken for an answer: the record is read again and the decision
-made anew (bridge/idempotency/transitions.py), a few times, before the store counts as unavailable.
+Every write is conditional, and a refused write decides nothing by itself. The record is read again and the decision
+repeated (bridge/idempotency/transitions.py), a few times, before the store counts as unavailable.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from bridge.idempotency.record import Record, UnreadableRecord, from_json, to_js
 from bridge.idempotency.store import Store, Stored
 from bridge.idempotency.transitions import Busy, Claimant, Done, Granted, Outdated
 
-#: Reads and decides this often before it gives up on a record that changes all the time.
+#: How many times to read and decide before giving up on a record that keeps changing.
 TRIES = 6
-#: A completion that cannot be written is tried for this long: what is not noted down is done again.
+#: How long to retry writing a completion, in seconds; work without a recorded completion is done again.
 COMPLETE_SECONDS = 60.0
-#: A result above this is not kept: a record should fit one unit of what stores charge for, and is no place for data.
+#: A larger result is not stored: a record should fit one unit that stores charge for, and is not meant for data.
 MAX_RESULT_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimingRun:
-    """The run that claims: its owner token, its message, whether SQS delivers it for the first time, its time limit."""
+    """The run that claims: its owner token, its message's id and receive count, and how many seconds a claim lasts."""
 
     owner: str
     message_id: str
@@ -41,14 +41,14 @@ class ClaimingRun:
 
 
 class Claim:
-    """A claim that was granted. Methods may be called from any thread of the run."""
+    """A granted claim. Any thread of the run may call its methods."""
 
     def __init__(
         self, claimer: Claimer, claim_request: ClaimRequest, run: ClaimingRun, stored: Stored, granted: Granted
     ) -> None:
-        """Made by ``Claimer.acquire`` only."""
+        """Only ``Claimer.acquire`` makes a claim."""
         self._claimer = claimer
-        self._wish = claim_request
+        self._claim_request = claim_request
         self._run = run
         self._tag = stored.tag
         self._record = granted.record
@@ -58,68 +58,73 @@ class Claim:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """The checkpoint that was saved last, by this run or an earlier one; empty when there is none."""
+        """The checkpoint that this run or an earlier one saved last; empty when there is none."""
         return copy.deepcopy(dict(self._record.progress or {}))
 
     def save(self, progress: Mapping[str, Any]) -> None:
-        """Keep a checkpoint of JSON values; raises ClaimLost when another run has taken over, StoreUnavailable."""
+        """Store a checkpoint of JSON values; raises ClaimLost when another run has taken over, or StoreUnavailable."""
         self._change(lambda mine: transitions.save_progress(mine, progress))
 
     def complete(self, result: Any) -> None:
-        """Note that the work is done; raises ClaimLost, or StoreUnavailable when it could not be noted in a minute."""
-        kept = _fit_to_keep(result)
-        # One moment for all tries: a try that got through although it failed then wrote the very text of the next.
+        """Record that the work is done; raises ClaimLost, or StoreUnavailable after COMPLETE_SECONDS of retries."""
+        kept = _storable(result)
+        # The same time for all tries: a try that seemed to fail but was written then wrote the same text as the next.
         expires_at = self._claimer.expires_at()
         deadline = time.monotonic() + COMPLETE_SECONDS
         pause = 0.5
         while True:
             try:
-                self._change(lambda mine: transitions.complete(mine, self._wish, result=kept, expires_at=expires_at))
+                self._change(
+                    lambda mine: transitions.complete(mine, self._claim_request, result=kept, expires_at=expires_at)
+                )
                 return
             except StoreUnavailable:
                 if time.monotonic() + pause > deadline:
                     raise
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads tries, is no secret
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads tries, not a secret
             pause = min(8.0, pause * 2)
 
     def release(self, *, failed: bool) -> None:
-        """Let go of it for the next run, and count a failed one; raises ClaimLost, StoreUnavailable."""
+        """Release the claim for the next run; ``failed`` counts a failed run. Raises ClaimLost, StoreUnavailable."""
         self._change(lambda mine: transitions.release(mine, self._run.message_id, failed=failed))
 
     def _change(self, change: Callable[[Record], Record]) -> None:
         with self._lock:
             for _ in range(TRIES):
                 record = change(self._record)
-                written = self._claimer.write(self._wish.id, record, self._tag)
+                written = self._claimer.write(self._claim_request.id, record, self._tag)
                 if isinstance(written, str):
                     self._record, self._tag = record, written
                     return
                 found = self._claimer.parse(written)
                 if found is None or not transitions.is_mine(found, self._run.owner) or written is None:
-                    raise ClaimLost(f"{self._wish.about or self._wish.id}: another run has taken over its claim")
+                    about = self._claim_request.about or self._claim_request.id
+                    raise ClaimLost(f"{about}: this run's claim expired and another run has taken it over")
                 self._record, self._tag = found, written.tag
-            raise StoreUnavailable(f"{self._wish.id}: the record changed {TRIES} times under a run that owns it")
+            raise StoreUnavailable(
+                f"{self._claim_request.id}: the record changed {TRIES} times although this run owns it"
+            )
 
 
 class Claimer:
     """Claims records in a store."""
 
     def __init__(self, store: Store, *, ttl_seconds: int, clock: Callable[[], float] = time.time) -> None:
-        """``ttl_seconds`` is how long a record is kept after its last claim or completion."""
+        """``ttl_seconds`` is how many seconds a record is kept after its last claim or completion."""
         self._store = store
         self._ttl_seconds = ttl_seconds
         self._clock = clock
 
     def expires_at(self) -> int:
-        """When a record that is written now may go, in whole seconds since 1970."""
+        """Return when a record written now expires, in whole epoch seconds."""
         return int(self._clock()) + self._ttl_seconds
 
     def acquire(self, claim_request: ClaimRequest, run: ClaimingRun) -> Claim | Done | Outdated | Busy:
-        """Claim the record, or say why there is nothing to claim; raises StoreUnavailable.
+        """Claim the record, or return why the run cannot claim it; raises StoreUnavailable.
 
-        One call for an event that is new, and one for a repeat, wherever the store allows it.
+        A new event takes one call to the store; a repeated event too, if the store allows it.
         """
-        # A message that SQS delivers for the first time is mostly of an event that nobody has seen.
+        # The first delivery of a message is usually that of a new event, so creating without a read saves a call.
         blind = self._store.refusal_tells or run.receives <= 1
         stored = None if blind else self._store.read(claim_request.id)
         for _ in range(TRIES):
@@ -134,12 +139,13 @@ class Claimer:
             if isinstance(written, str):
                 return Claim(self, claim_request, run, Stored("", written), decision)
             stored = written
-        raise StoreUnavailable(f"{claim_request.id}: the record changed {TRIES} times while it was claimed")
+        raise StoreUnavailable(f"{claim_request.id}: the record changed {TRIES} times while this run claimed it")
 
     def release(self, claim_request: ClaimRequest, run: ClaimingRun, *, failed: bool) -> int | None:
-        """Let go of the claim of a run that has ended, on its behalf; None when it holds none (any more).
+        """Release the claim of a run that has ended and cannot do so itself.
 
-        Returns how many runs of its message have failed, this one included. Raises StoreUnavailable.
+        Returns how many runs of its message have failed, including this one, or None when the run holds no claim (any
+        more). Raises StoreUnavailable.
         """
         for _ in range(TRIES):
             stored = self._store.read(claim_request.id)
@@ -149,10 +155,13 @@ class Claimer:
             record = transitions.release(found, run.message_id, failed=failed)
             if isinstance(self.write(claim_request.id, record, stored.tag), str):
                 return record.failures.get(run.message_id, 0)
-        raise StoreUnavailable(f"{claim_request.id}: the record changed {TRIES} times while it was released")
+        raise StoreUnavailable(f"{claim_request.id}: the record changed {TRIES} times during its release")
 
     def write(self, record_id: str, record: Record, tag: str | None) -> str | Stored | None:
-        """Write a record where none is (``tag`` None) or in place of one; return the new tag, or what is there."""
+        """Create a record (``tag`` None) or replace the one with ``tag``.
+
+        Returns the new tag, or the record that prevented the write (None if there is none).
+        """
         text = to_json(record)
         if tag is None:
             answer = self._store.create(record_id, text, record.expires_at)
@@ -162,37 +171,37 @@ class Claimer:
             return answer
         found = answer.found or self._store.read(record_id)
         if found is not None and found.text == text and found.tag != tag:
-            return found.tag  # our own write, of which the answer was lost: no other run writes this text
+            return found.tag  # this run's own write, whose answer was lost: no other run writes this text
         return found
 
     @staticmethod
     def parse(stored: Stored | None) -> Record | None:
-        """Return the record; raises StoreUnavailable for a text that is none of ours: nothing is guessed from it."""
+        """Return the record, None for None; raises StoreUnavailable for a text that is not a valid record."""
         if stored is None:
             return None
         try:
             return from_json(stored.text)
         except UnreadableRecord as error:
-            raise StoreUnavailable(f"a record cannot be read: {error}") from error
+            raise StoreUnavailable(f"the store has a record that cannot be read: {error}") from error
 
 
 _claimer: Claimer | None = None
 
 
 def use_claimer(claimer: Claimer | None) -> None:
-    """Claim with this guard from now on in this process and those that it forks; None: claim nothing."""
+    """Use this claimer from now on, in this process and in those that it forks; None claims nothing."""
     global _claimer  # noqa: PLW0603 - a process has one store
     _claimer = claimer
 
 
 def current_claimer() -> Claimer | None:
-    """Return the guard in use."""
+    """Return the claimer in use, or None."""
     return _claimer
 
 
-def _fit_to_keep(result: Any) -> Any:
+def _storable(result: Any) -> Any:
     try:
         text = json.dumps(result, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return None  # what JSON cannot hold is no matter of the claim: Celery's result backend decides about it
+        return None  # not JSON: the claim does not need it, and Celery's result backend handles it
     return result if len(text.encode()) <= MAX_RESULT_BYTES else None

@@ -1,6 +1,6 @@
-"""Records as items of DynamoDB: ``dynamodb://table``, partition key ``id`` (a string), TTL attribute ``expires_at``.
+"""Records as DynamoDB items: ``dynamodb://table``, partition key ``id`` (a string), TTL attribute ``expires_at``.
 
-A refused write brings the item that is there along (ReturnValuesOnConditionCheckFailure), so one call tells of a repeat
+A refused write returns the existing item (ReturnValuesOnConditionCheckFailure), so one call detects a repeated event
 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html). The worker needs dynamodb:GetItem and
 dynamodb:PutItem on the table. All reads are strongly consistent.
 """
@@ -17,7 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bridge.idempotency.store import Refused, Stored, unavailable
 from bridge.s3.clients import PerProcess
 
-#: As for the S3 store; DynamoDB answers in milliseconds, and another of its hosts is soon asked.
+#: Short timeouts, for the reason given in s3_store.py. DynamoDB answers in milliseconds, so a retry on another host
+#: comes early.
 CONFIG = Config(
     connect_timeout=2,
     read_timeout=3,
@@ -33,13 +34,13 @@ class DynamoDBStore:
     refusal_tells = True
 
     def __init__(self, table: str, region: str | None) -> None:
-        """Ask nothing yet: a client is made by the first call of each process."""
+        """Make no call yet; the first call of each process makes its client."""
         self.url = f"dynamodb://{table}"
         self._table = table
         self._client: PerProcess[Any] = PerProcess(lambda session: session.client("dynamodb", region, config=CONFIG))
 
     def read(self, record_id: str) -> Stored | None:
-        """As the protocol says: one GetItem."""
+        """Implement ``Store.read`` with one GetItem."""
         try:
             answer = self._client.get().get_item(
                 TableName=self._table, Key={"id": {"S": record_id}}, ConsistentRead=True
@@ -49,11 +50,11 @@ class DynamoDBStore:
         return _stored(answer.get("Item"))
 
     def create(self, record_id: str, text: str, expires_at: int) -> str | Refused:
-        """As the protocol says: one PutItem."""
+        """Implement ``Store.create`` with one PutItem."""
         return self._put(record_id, text, expires_at, ConditionExpression="attribute_not_exists(id)")
 
     def replace(self, record_id: str, text: str, tag: str, expires_at: int) -> str | Refused:
-        """As the protocol says: one PutItem."""
+        """Implement ``Store.replace`` with one PutItem."""
         return self._put(
             record_id,
             text,
@@ -63,15 +64,15 @@ class DynamoDBStore:
         )
 
     def records(self, folder: str) -> Iterator[tuple[str, str | None]]:
-        """As the protocol says: a Scan (dynamodb:Scan) of the whole table, a megabyte a call, with the texts.
+        """Implement ``Store.records``, with texts, by a Scan (dynamodb:Scan) of the whole table, one megabyte per call.
 
-        Ids are partition keys, which no Query takes by their beginning; the filter saves traffic and no read units.
+        Ids are partition keys, and a Query cannot select those by prefix. The filter saves traffic but no read units.
         """
         pages = self._client.get().get_paginator("scan")
         try:
             for page in pages.paginate(
                 TableName=self._table,
-                ConsistentRead=True,  # else a run that has just completed may still read as unfinished
+                ConsistentRead=True,  # otherwise a run that has just completed may still appear unfinished
                 FilterExpression="begins_with(id, :folder)",
                 ProjectionExpression="id, #record, tag",
                 ExpressionAttributeNames={"#record": "record"},
@@ -103,7 +104,7 @@ class DynamoDBStore:
                 raise unavailable(self.url, error) from error
             found = _stored(error.response.get("Item"))
             if found is not None and found.tag == tag:
-                return tag  # written by a first try of the SDK's, of which the answer was lost
+                return tag  # written by an earlier try of the SDK, whose answer was lost
             return Refused(found)
         except BotoCoreError as error:
             raise unavailable(self.url, error) from error
@@ -116,5 +117,5 @@ def _stored(item: Any) -> Stored | None:
     try:
         return Stored(item["record"]["S"], item["tag"]["S"])
     except (KeyError, TypeError):
-        # An item of somebody else's under our id: reading it as absent would have it overwritten.
+        # An item of another program under this id: if it read as absent, it would be overwritten.
         return Stored("", "")

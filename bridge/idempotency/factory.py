@@ -1,4 +1,4 @@
-"""From ``BRIDGE_IDEMPOTENCY_URL`` to its store. Each kind is imported on use: a worker loads the SDK of one."""
+"""Open the store of ``BRIDGE_IDEMPOTENCY_URL``. Each kind is imported on use, so a worker loads the SDK of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bridge.idempotency.store import Store
 
 
 def open_store(url: str, region: str | None) -> Store:
-    """Return the store of ``s3://bucket/prefix`` or ``dynamodb://table``, without asking it anything yet."""
+    """Return the store of ``s3://bucket/prefix`` or ``dynamodb://table``, without making a call yet."""
     parts = urlsplit(url)
     if parts.scheme == "s3":
         from bridge.idempotency.s3_store import S3Store

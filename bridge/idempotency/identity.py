@@ -1,9 +1,9 @@
-"""Which deliveries are the same: the identity of an event, and the id of its record. Pure.
+"""Which deliveries are the same event: the identity of an event, and the id of its record. Pure.
 
-Two notifications are one event when bucket, key, event family, version id, eTag and sequencer are the same; where S3
-gives no sequencer (tags, ACLs, restores) the event's whole name and its time take its place. The family is what stands
-before the colon of S3's event name, so a removal, a tag change and a creation of one version are three events, and the
-S3 and the EventBridge notification of one creation are one
+Two notifications are the same event when bucket, key, event family, version id, eTag and sequencer are equal. For
+events without a sequencer (tags, ACLs, restores) the full event name and the event time take its place. The family is
+the part before the colon of S3's event name. So a removal, a tag change and a creation of one version are three events,
+while the S3 and the EventBridge notification of one creation are the same event
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html).
 """
 
@@ -17,17 +17,17 @@ from urllib.parse import quote
 
 from bridge.s3.event import ObjectRecord
 
-#: 128 bits of SHA-256: enough that two different events never share a record, and half as long.
+#: Hex digits, so 128 bits of SHA-256: enough that no two events share a record, at half the length.
 _DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What a run wants to claim: the record's ``id``, and the ``event`` it wants to claim it for.
+    """What a run wants to claim: the ``id`` of the record, and the ``event`` to claim it for.
 
-    With ``latest_only`` the record is one for all events of an object, which ``sequencer`` puts in order. ``about``
-    says to people what the record is of, ``version`` (see ``version_of``) which version of the object, for what has
-    only the object to compare with.
+    With ``latest_only`` all events of an object share one record, and ``sequencer`` orders them. ``about`` names the
+    subject of the record for people. ``version`` (see ``version_of``) identifies the object's version, for a comparison
+    with a listing.
     """
 
     id: str
@@ -39,7 +39,7 @@ class ClaimRequest:
 
 
 def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> ClaimRequest:
-    """Return what a task claims for one record of an S3 event."""
+    """Return the claim request of a task for one record of an S3 event."""
     event = _event(record)
     folder = f"{_name(task)}/{_digest(record.bucket, record.key)}"
     return ClaimRequest(
@@ -53,41 +53,41 @@ def of_record(task: str, record: ObjectRecord, *, latest_only: bool = False) -> 
 
 
 def of_key(task: str, key: str) -> ClaimRequest:
-    """Return what a task claims for a key of its own (``idempotency_key=``); raises TypeError for an empty one."""
+    """Return the claim request for a task's own key (``idempotency_key=``); raises TypeError for an empty key."""
     if not isinstance(key, str) or not key:
-        raise TypeError(f"idempotency_key must give a text that is not empty, not {key!r}")
+        raise TypeError(f"idempotency_key must return a non-empty str, not {key!r}")
     digest = _digest(key)
     return ClaimRequest(id=f"{_name(task)}/key/{digest}", event=digest, about=key[:200])
 
 
 def of_message(task: str, message_id: str) -> ClaimRequest:
-    """Return what a task claims for one SQS message."""
+    """Return the claim request of a task for one SQS message."""
     return ClaimRequest(id=f"{_name(task)}/message/{_digest(message_id)}", event=message_id, about=f"sqs:{message_id}")
 
 
 def version_of(record: ObjectRecord) -> dict[str, str]:
-    """Return ``family``, ``version_id`` and ``etag`` of an event, those that it has: what a listing can be held to.
+    """Return those of ``family``, ``version_id`` and ``etag`` that an event has, for comparison with a listing.
 
-    A digest tells nothing of what went into it, and no listing of S3 has the sequencer.
+    The record's id is a digest, from which they cannot be recovered, and no S3 listing has the sequencer.
     """
     values = {"family": _family(record), "version_id": record.version_id, "etag": record.etag}
     return {name: value for name, value in values.items() if value}
 
 
 def task_folder(task: str) -> str:
-    """Return what the ids of all records of a task begin with."""
+    """Return the prefix of the ids of all records of a task."""
     return f"{_name(task)}/"
 
 
 def object_folder(task: str, bucket: str, key: str) -> str:
-    """Return what the ids of all records of a task and an object begin with."""
+    """Return the prefix of the ids of all records of a task for one object."""
     return f"{_name(task)}/{_digest(bucket, key)}/"
 
 
 def is_older(sequencer: str | None, than: str | None) -> bool:
-    """Say whether one sequencer of an object's key comes before another; False when one of them is unknown.
+    """Return whether one sequencer of an object's key comes before another; False when one of them is unknown.
 
-    AWS: pad the shorter one with zeros on the right, then compare as texts
+    AWS: pad the shorter one with zeros on the right, then compare them as strings
     (https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html, "sequencer").
     """
     if sequencer is None or than is None:
@@ -96,12 +96,12 @@ def is_older(sequencer: str | None, than: str | None) -> bool:
 
 
 def is_same(sequencer: str | None, other: str | None) -> bool:
-    """Say whether two sequencers of an object's key are of one event; False when one of them is unknown."""
+    """Return whether two sequencers of an object's key are equal; False when one of them is unknown."""
     return sequencer is not None and other is not None and _ordered(sequencer) == _ordered(other)
 
 
 def _ordered(sequencer: str) -> str:
-    # Without the zeros on the right the texts compare as they do with enough of them.
+    # Strings without zeros on the right compare like strings padded with zeros to the same length.
     return sequencer.upper().rstrip("0")
 
 
@@ -109,7 +109,7 @@ def _event(record: ObjectRecord) -> str:
     if record.sequencer:
         which: list[str | None] = [_family(record), _ordered(record.sequencer)]
     else:
-        # A tag that is set and deleted within a second differs by the name alone.
+        # Setting and deleting a tag within one second differ only in the event name.
         which = [record.event_name, record.event_time]
     return _digest(json.dumps([record.version_id, record.etag, which]))
 
@@ -119,10 +119,10 @@ def _family(record: ObjectRecord) -> str:
 
 
 def _digest(*parts: str) -> str:
-    text = json.dumps(parts)  # not joined by a separator: keys may hold every character
+    text = json.dumps(parts)  # not joined by a separator, because keys may contain any character
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
 def _name(task: str) -> str:
-    quoted = quote(task, safe="")  # a task's name is free: "/" in it would be another folder
-    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")  # ".." is a way up to some clients of S3
+    quoted = quote(task, safe="")  # a task name may contain "/", which would be another folder
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")  # some S3 clients resolve ".." as the parent

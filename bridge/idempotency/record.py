@@ -1,7 +1,7 @@
 """The record of a claim, and its JSON. Pure.
 
-Both stores keep this one JSON text, so that a record means the same everywhere. ``schema`` is raised when a reader of
-the old form would misread the new one; a record of a newer schema is never guessed at.
+Both stores keep the same JSON text. ``schema`` increases when a reader of the old form would misread the new one; a
+record with an unknown schema is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SCHEMA = 1
-#: No moment of ours lies beyond it, and every float holds it exactly (seconds since 1970).
+#: The upper limit of all times, in epoch seconds; a float holds it exactly.
 LATEST = 10**15
 
 Status = Literal["in-progress", "released", "completed"]
@@ -21,19 +21,19 @@ _KEPT_EMPTY = ("event", "result", "progress", "done_event", "sequencer")
 
 
 class UnreadableRecord(ValueError):  # noqa: N818 - says what it is
-    """A record that is none of ours, or of a newer schema."""
+    """A text that is not a record of the bridge, or has an unknown schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is known of an event (or, with ``latest_only``, of the events of an object).
+    """The state of an event (with ``latest_only``, of all events of an object).
 
-    ``owner`` is the token of the run that holds or held it, ``claimed_until`` when that claim ends by itself (seconds
-    since 1970), ``event`` what it was claimed for. ``failures`` counts failed runs by SQS MessageId: a message that was
-    redriven is a new one and starts anew. ``done_event`` and ``sequencer`` are those of the newest completed event.
-    ``version`` says which version of the object ``event`` is of (``identity.version_of``), ``done_version`` the same of
-    ``done_event`` where that is another one; nothing is decided by them, they are for ``brigade reconcile``.
-    ``expires_at`` (whole seconds since 1970) is when the record may go.
+    ``owner`` is the token of the run that holds or held the claim, ``claimed_until`` the time when the claim expires
+    (epoch seconds), ``event`` the event it was claimed for. ``failures`` counts failed runs by SQS MessageId; a
+    redriven message has a new id, so its count starts at 0. ``done_event`` and ``sequencer`` belong to the newest
+    completed event. ``version`` identifies the object's version for ``event`` (``identity.version_of``), and
+    ``done_version`` that for ``done_event`` if it is another event. Only ``brigade reconcile`` uses both; no claim is
+    decided by them. ``expires_at`` (whole epoch seconds) is when the store may delete the record.
     """
 
     status: Status
@@ -52,14 +52,14 @@ class Record:
 
     @property
     def completed_version(self) -> Mapping[str, str]:
-        """Which version of the object ``done_event`` is of; it is kept once where that is ``event`` too."""
+        """The object's version of ``done_event``; it is stored only once when ``event`` is the same event."""
         return self.version if self.event == self.done_event else self.done_version
 
 
 def to_json(record: Record) -> str:
-    """Return the record's text; the same record always gives the same text, and ``failures`` keep their order."""
+    """Return the record's text; equal records give the same text, and ``failures`` keeps its order."""
     values = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    # What a reader takes for granted is left out: an empty value, save where it is another than none.
+    # Default values are omitted: None, and empty values except in the fields where empty differs from None.
     kept = {
         name: value
         for name, value in values.items()
@@ -69,48 +69,48 @@ def to_json(record: Record) -> str:
 
 
 def from_json(text: str) -> Record:
-    """Return the record of a text; raises UnreadableRecord for one that was not written by ``to_json``."""
+    """Return the record of a text; raises UnreadableRecord for a text that ``to_json`` cannot have written."""
     try:
         values = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UnreadableRecord(f"not JSON: {str(error)[:80]}") from error
     if not isinstance(values, dict) or not isinstance(values.get("schema"), int) or isinstance(values["schema"], bool):
-        raise UnreadableRecord("not a record of ours: no schema")
+        raise UnreadableRecord("not a claim record: it has no schema")
     if values["schema"] != SCHEMA:
-        raise UnreadableRecord(f"schema {values['schema']} is not known here, only {SCHEMA} is")
+        raise UnreadableRecord(f"schema {values['schema']} is not supported, only {SCHEMA} is: is this version old?")
     if fault := _fault(values):
         raise UnreadableRecord(fault)
     return Record(**{name: values[name] for name in Record.__dataclass_fields__ if name in values})
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _fault(values: dict[str, Any]) -> str | None:
     if values.get("status") not in _STATUSES:
-        return "status is none of ours"
+        return "status is unknown"
     for name in ("event", "owner", "done_event", "sequencer", "about"):
         if not isinstance(values.get(name, ""), str):
-            return f"{name} is no text"
+            return f"{name} is not text"
     if "event" not in values:
-        return "no event"
+        return "event is missing"
     expires_at = values.get("expires_at")
     if not isinstance(expires_at, int) or isinstance(expires_at, bool) or abs(expires_at) > LATEST:
-        return "expires_at is no number of seconds"
+        return "expires_at is not a valid number of seconds"
     until = values.get("claimed_until", 0.0)
     if not isinstance(until, int | float) or isinstance(until, bool) or abs(until) > LATEST:
-        return "claimed_until is no number of seconds"
+        return "claimed_until is not a valid number of seconds"
     if values["status"] == "in-progress" and not (values.get("owner") and until):
-        # A claim without an end would never be taken over: this is where others read a live claim as an orphan.
-        return "in progress without an owner or an end"
+        # Guessing is unsafe: such a claim might be live, and without an end no run could ever take it over.
+        return "in-progress without owner or claimed_until"
     failures = values.get("failures", {})
     if not isinstance(failures, dict) or any(not isinstance(n, int) or isinstance(n, bool) for n in failures.values()):
-        return "failures are no counts"
+        return "failures are not counts"
     if not isinstance(values.get("progress", {}), dict):
-        return "progress is no object"
+        return "progress is not an object"
     for name in ("version", "done_version"):
         version = values.get(name, {})
         if not isinstance(version, dict) or not all(isinstance(value, str) for value in version.values()):
-            return f"{name} is no object of texts"
+            return f"{name} is not an object of texts"
     return None

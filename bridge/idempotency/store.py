@@ -1,6 +1,6 @@
-"""What a store must be able to do: read a text, create it where none is, replace it where it is still the same.
+"""The protocol of a store: read a text, create it if there is none, replace it if it is unchanged.
 
-Nothing here knows what the texts mean; one test suite (tests/unit/idempotency/test_stores.py) holds for every store.
+A store does not know what the texts mean. One test suite (tests/unit/idempotency/test_stores.py) runs on every store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bridge.errors import StoreUnavailable
 
 
 class Stored(NamedTuple):
-    """A text as it was read; ``tag`` changes with every write."""
+    """A text that was read; ``tag`` changes with every write."""
 
     text: str
     tag: str
@@ -21,42 +21,45 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Not written, for the record is not what the writer believed; ``found`` is what is there, where it was told."""
+    """Not written, because the record is not what the writer expected; ``found`` is the existing text, if reported."""
 
     found: Stored | None = None
 
 
 class Store(Protocol):
-    """A place for records. Every method raises StoreUnavailable when it cannot know what the store holds or did."""
+    """A place for records. Every method raises StoreUnavailable when the store's content or action is unknown."""
 
-    #: As in BRIDGE_IDEMPOTENCY_URL, for messages to people.
+    #: As in BRIDGE_IDEMPOTENCY_URL, for error messages and logs.
     url: str
-    #: Whether a refusal tells what is there: then a create is also the quickest way to read.
+    #: Whether a refusal reports the existing text; if so, a create is also the fastest way to read.
     refusal_tells: bool
 
     def read(self, record_id: str) -> Stored | None:
-        """Return the text, or None where there is none; never an older one than the last that was written."""
+        """Return the text, or None if there is none; never an older text than the last one written."""
         ...
 
     def create(self, record_id: str, text: str, expires_at: int) -> str | Refused:
-        """Write the text where there is none and return its tag; ``expires_at`` (since 1970) is when it may go."""
+        """Write the text if there is none and return its tag; the store may delete it after ``expires_at``.
+
+        ``expires_at`` is in whole epoch seconds.
+        """
         ...
 
     def replace(self, record_id: str, text: str, tag: str, expires_at: int) -> str | Refused:
-        """Write the text in place of the one with this tag, and return the new tag."""
+        """Replace the text that has this tag, and return the new tag."""
         ...
 
     def records(self, folder: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the id of every record whose id begins with ``folder``, once, with its text where the listing tells it.
+        """Yield each record whose id begins with ``folder`` once, as its id and its text (None if a listing lacks it).
 
-        For an operator's command, which may need a permission more than a worker. A record that is written meanwhile
-        may be missing, all others are there; memory is that of one page.
+        For operators' commands, which may need one more permission than a worker. A record written during the listing
+        may be missing; all others are yielded. Memory holds one page at a time.
         """
         ...
 
 
 def unavailable(url: str, error: BaseException) -> StoreUnavailable:
-    """Return the error for an answer that leaves open what the store holds."""
+    """Return the StoreUnavailable for an error that leaves the store's content unknown."""
     response: Any = getattr(error, "response", None)
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     return StoreUnavailable(f"{url}: {code or type(error).__name__}: {' '.join(str(error).split())[:300]}")

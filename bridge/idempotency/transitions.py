@@ -6,8 +6,8 @@
                        v  │ claim
                      released
 
-Every change is written on condition that the record is still the one that was read, so two runs can never both succeed
-with one: what this file decides holds whatever the clocks of two machines say.
+Every change is written only if the record is still the one that was read, so two runs can never both make a change.
+These decisions are safe even when the clocks of two machines differ.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from typing import Any
 from bridge.idempotency.identity import ClaimRequest, is_older, is_same
 from bridge.idempotency.record import Record
 
-#: Of how many messages a record remembers the failures: one event comes as one message, or as a few duplicates.
+#: For how many messages a record keeps the failures: one event comes as one message, or as a few duplicates.
 MESSAGES_REMEMBERED = 20
-#: How long a message that meets a live claim waits before it looks again: four times as long each time.
+#: The first wait of a message that meets a live claim, in seconds; each further wait is four times as long.
 FIRST_WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims: the run's ``owner`` token and its message, until when, and when the record may go (since 1970)."""
+    """The claiming run: its ``owner`` token and its message.
+
+    ``at`` is the current time, ``until`` the end of the claim, ``expires_at`` the expiry of the record, all in epoch
+    seconds.
+    """
 
     owner: str
     message_id: str
@@ -38,7 +42,10 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Claimed, once ``record`` is written in place of what was read. ``retries`` are failed runs of this message."""
+    """Claimed as soon as ``record`` has replaced the record that was read.
+
+    ``retries`` counts the failed runs of this message. ``took_over`` says that it replaced another run's expired claim.
+    """
 
     record: Record
     retries: int
@@ -47,7 +54,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Completed before: there is nothing to do; ``result`` is what that run returned, where it was kept."""
+    """Completed before, so there is nothing to do; ``result`` is that run's return value, if it was stored."""
 
     result: Any = None
 
@@ -61,27 +68,27 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another run has a live claim, for at most ``seconds`` more."""
+    """Another run holds a live claim, for at most ``seconds`` more."""
 
     seconds: float
 
 
 def claim(found: Record | None, claim_request: ClaimRequest, who: Claimant) -> Granted | Done | Outdated | Busy:
-    """Decide whether this run may begin; ``found`` is the record as it was read, None when there is none."""
+    """Decide whether this run may start; ``found`` is the record that was read, None when there is none."""
     if found is None or (found.expires_at <= who.at and not _is_live(found, who.at)):
-        # DynamoDB and S3 remove expired records some time later, at their leisure.
+        # DynamoDB and S3 delete expired records only some time later, so one may still be there.
         return Granted(
             _claimed(Record(status="released", event=claim_request.event, expires_at=0), claim_request, who), 0
         )
     if found.status == "in-progress" and found.owner == who.owner and found.event == claim_request.event:
-        # Our own write, of which the answer was lost.
+        # This run's own write, whose answer was lost.
         return Granted(found, found.failures.get(who.message_id, 0))
     if _is_live(found, who.at) and found.owner != who.owner:
         return Busy(found.claimed_until - who.at)
     if found.done_event == claim_request.event:
         return Done(found.result)
     if claim_request.latest_only and is_same(claim_request.sequencer, found.sequencer):
-        return Done()  # an event without a place in the order was completed since
+        return Done()  # completed before; an event without a sequencer was completed after it
     if claim_request.latest_only and is_older(claim_request.sequencer, found.sequencer):
         return Outdated(found.sequencer or "")
     return Granted(
@@ -92,7 +99,7 @@ def claim(found: Record | None, claim_request: ClaimRequest, who: Claimant) -> G
 
 
 def complete(mine: Record, claim_request: ClaimRequest, *, result: Any, expires_at: int) -> Record:
-    """Return the record of a completed run; to be written in place of ``mine`` only."""
+    """Return the record of a completed run; it may replace only ``mine``."""
     newest = (
         mine.sequencer
         if is_older(claim_request.sequencer, mine.sequencer)
@@ -116,7 +123,7 @@ def release(mine: Record, message_id: str, *, failed: bool) -> Record:
     failures = dict(mine.failures)
     if failed:
         count = failures.pop(message_id, 0) + 1
-        failures[message_id] = count  # at the end: the oldest are forgotten first
+        failures[message_id] = count  # at the end, so that the oldest are dropped first
     return replace(
         mine,
         status="released",
@@ -132,21 +139,24 @@ def save_progress(mine: Record, progress: Mapping[str, Any]) -> Record:
 
 
 def is_mine(found: Record | None, owner: str) -> bool:
-    """Say whether this run still holds the record: nobody has taken it over, whatever the clock says."""
+    """Return whether this run still holds the claim: no other run has taken it over, whatever the clock says."""
     return found is not None and found.status == "in-progress" and found.owner == owner
 
 
 def claim_seconds(time_limit_seconds: float) -> float:
-    """Return how long a claim lasts: the hard limit, and a tenth more for clocks that differ and kills that lag."""
+    """Return how many seconds a claim lasts: the hard time limit plus a margin.
+
+    The margin is a tenth of the limit, from 10 s to 60 s. It covers clock differences and a late kill of the process.
+    """
     return time_limit_seconds + min(60.0, max(10.0, time_limit_seconds / 10))
 
 
 def wait_seconds(busy_seconds: float, receives: int, jitter: float = 1.0) -> float:
-    """Return how long a message waits that met a live claim; ``jitter`` is a number from 0 to 1.
+    """Return how many seconds a message waits after it met a live claim; ``jitter`` is a number from 0 to 1.
 
-    Never much beyond the claim's own end, and the last wait reaches it: jitter must not have it only approached.
-    Fourfold each time: every look is a receive, and a queue's maxReceiveCount bounds those; a claim of an hour is
-    outlasted in about eight, one of twelve hours in ten.
+    A wait never goes far beyond the end of the claim. The last wait always reaches that end, whatever the jitter. Each
+    wait is four times the previous one, because each costs a receive and the queue's maxReceiveCount limits those. A
+    claim of one hour takes about eight receives, a claim of twelve hours ten.
     """
     fourfold = FIRST_WAIT_SECONDS * 4.0 ** min(max(receives, 1) - 1, 20)
     return min(busy_seconds + (1.0 + jitter) / 2, fourfold * (1.0 + jitter) / 2)

@@ -1,3 +1,3 @@
-"""What a message is and what becomes of it: parse, route, retry, verdict, cause of a dead letter. Pure."""
+"""Messages and their outcome: parsing, routing, retry policy, verdicts, cause of a dead-lettered message. Pure."""
 
 from __future__ import annotations

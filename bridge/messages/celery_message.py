@@ -1,6 +1,6 @@
-"""Celery's own messages (task protocol 2) on the task queue: recognize, open and check, write. Pure.
+"""Celery messages (task protocol 2) on the task queue: recognize, open and check, write. Pure.
 
-Source of the form: https://docs.celeryq.dev/en/stable/internals/protocol.html
+Source of the format: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from bridge.errors import MalformedEvent
 from bridge.s3.event import ObjectRecord
 
-#: Celery and the logs use these unguarded, as texts or as keys.
+#: Celery and the logs use these headers as strings or dict keys without checking them.
 _TEXT_HEADERS = ("shadow", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "expires", "origin")
 
 
 @dataclass(frozen=True, slots=True)
 class CeleryMessage:
-    """A message that Celery itself sent; ``body`` is the JSON text of ``[args, kwargs, embed]``."""
+    """A message sent by Celery itself; ``body`` is the JSON text of ``[args, kwargs, embed]``."""
 
     task: str
     id: str
@@ -33,9 +33,9 @@ class CeleryMessage:
 
 
 def is_celery_message(body: str) -> bool:
-    """Say whether a body is a Celery task message as Kombu's SQS transport (5.7) sends it. Never raises.
+    """Return whether a body is a Celery task message as Kombu's SQS transport (5.7) sends it. Never raises.
 
-    On a queue of S3 events such a message is never executed: whoever may write to the queue could otherwise name any
+    On a queue of S3 events such a message never runs. Otherwise anyone with write access to the queue could run any
     task.
 
     The envelope has ``body``, ``headers`` and ``properties`` and is base64 unless ``sqs_base64_encoding`` is off.
@@ -52,26 +52,27 @@ def is_celery_message(body: str) -> bool:
 
 
 def open_celery_message(body: str) -> CeleryMessage:
-    """Return the Celery message in an SQS body, plain JSON or base64 as Kombu writes it.
+    """Return the Celery message in an SQS body, which is plain JSON or base64 as Kombu writes it.
 
-    Everything the worker would trip over is looked at here, because the worker runs it unguarded.
+    It checks every field that could make Celery's worker fail, because the worker uses them without checking.
     Raises MalformedEvent with the reason.
     """
     envelope = _json(_text(body), "the message")
     if not isinstance(envelope, dict):
-        raise MalformedEvent("not a Celery message: no JSON object")
+        raise MalformedEvent("not a Celery message: not a JSON object")
     headers, properties = envelope.get("headers"), envelope.get("properties")
     if not isinstance(headers, dict) or not isinstance(properties, dict):
-        raise MalformedEvent("not a Celery message: no headers or no properties")
+        raise MalformedEvent("not a Celery message: headers or properties are missing")
     task, task_id = headers.get("task"), headers.get("id")
     if not (isinstance(task, str) and task and isinstance(task_id, str) and task_id):
-        raise MalformedEvent("not a Celery message (protocol 2): headers name no task and id")
+        raise MalformedEvent("not a Celery message of protocol 2: the headers have no task or no id")
     if envelope.get("content-type") != "application/json":
-        raise MalformedEvent(f"content type {str(envelope.get('content-type'))[:60]!r} is not accepted, only JSON is")
+        content_type = str(envelope.get("content-type"))[:60]
+        raise MalformedEvent(f"content type {content_type!r} is not supported, only application/json is")
     _check_time_limit(headers.get("timelimit"))
     for name in _TEXT_HEADERS:
         if not isinstance(headers.get(name), str | None):
-            raise MalformedEvent(f"header {name} is not a text")
+            raise MalformedEvent(f"header {name} is not text")
     return CeleryMessage(
         task=task,
         id=task_id,
@@ -84,10 +85,11 @@ def open_celery_message(body: str) -> CeleryMessage:
 
 
 def task_body(record: ObjectRecord, task: str, task_id: str, origin: str) -> str:
-    """Return the body with which ``task.delay(obj)`` would send this object to the task queue.
+    """Return the message body that ``task.delay(obj)`` sends for this object to the task queue.
 
-    Celery's protocol 2 (docs.celeryq.dev/en/stable/internals/protocol.html) in the envelope of Kombu's SQS transport.
-    Written here because Kombu sends one message a call, and a backfill sends ten. ``origin`` names the sending process.
+    The format is Celery's protocol 2 (docs.celeryq.dev/en/stable/internals/protocol.html) in the envelope of Kombu's
+    SQS transport. The bridge writes it itself, because Kombu sends one message per call and a backfill sends ten.
+    ``origin`` names the sending process.
     """
     arguments = [[record.to_dict()], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
     message = {
@@ -128,7 +130,7 @@ def task_body(record: ObjectRecord, task: str, task_id: str, origin: str) -> str
 
 
 def _object_in(text: str) -> dict[str, Any]:
-    """Return the JSON object that a text is, plain or in base64; empty when it is none."""
+    """Return the JSON object in a text, plain or in base64; an empty dict if there is none."""
     return _object(text) or _object(_from_base64(text))
 
 
@@ -157,7 +159,7 @@ def _text(body: str) -> str:
     try:
         return base64.b64decode(body, validate=True).decode("utf-8")
     except (ValueError, binascii.Error) as error:
-        raise MalformedEvent("not a Celery message: neither JSON nor base64 of it") from error
+        raise MalformedEvent("not a Celery message: neither JSON nor base64 of JSON") from error
 
 
 def _json(text: str, what: str) -> Any:
@@ -169,12 +171,12 @@ def _json(text: str, what: str) -> Any:
 
 def _arguments(body: Any, encoding: Any) -> str:
     if not isinstance(body, str):
-        raise MalformedEvent("the message's body is not a text")
+        raise MalformedEvent("the message's body is not text")
     if encoding == "base64":
         try:
             body = base64.b64decode(body, validate=True).decode("utf-8")
         except (ValueError, binascii.Error) as error:
-            raise MalformedEvent("the message's body is not base64 of a UTF-8 text") from error
+            raise MalformedEvent("the message's body is not base64 of UTF-8 text") from error
     parts = _json(body, "the message's body")
     match parts:
         case [list(), dict(), dict() | None]:
@@ -193,7 +195,7 @@ def _eta(value: Any) -> datetime | None:
 
 
 def _check_time_limit(value: Any) -> None:
-    """Celery unpacks it unguarded on the main loop."""
+    """Check the timelimit header: Celery unpacks it without a check, on its main loop. Raises MalformedEvent."""
     match value:
         case None | [int() | float() | None, int() | float() | None] if not _has_bool(value):
             return

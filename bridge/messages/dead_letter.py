@@ -1,11 +1,11 @@
-"""A dead letter, written and read: the body and attributes as they came, and one attribute more with the cause. Pure.
+"""Write and read dead-lettered messages: body and attributes unchanged, plus one attribute with the cause. Pure.
 
-``BridgeCause`` is a JSON text with the keys of ``CAUSE_KEYS``. SQS allows ten message attributes and counts them, their
-names and types included, in the message's size: a message that already has ten goes without a cause (it is logged),
-and a long cause is cut, its traceback from the front, to what still fits.
+``BridgeCause`` is JSON text with the keys of ``CAUSE_KEYS``. SQS allows ten message attributes, and their names, types
+and values count towards the message's size. A message that already has ten gets no cause (the log has it). A long cause
+is cut until it fits, its traceback from the front.
 
-The reader takes every field as untrusted: anyone who may write to a queue may write a ``BridgeCause`` of their own, and
-SQS itself moves a message with whatever attributes it has. What is not of the form that the bridge writes is absent.
+The reader trusts no field: anyone with write access to a queue can write a ``BridgeCause``, and SQS itself moves a
+message with all its attributes. A field that does not have the form that the bridge writes counts as absent.
 
 Source of the limits: SendMessage, AWS API reference; "Amazon SQS message quotas".
 """
@@ -41,11 +41,11 @@ CAUSE_KEYS = (
     "dead_lettered_at",
     "worker",
 )
-#: How often a message was sent back from a dead-letter queue; a Number.
+#: How many times a message was redriven from a dead-letter queue; an attribute of type Number.
 REDRIVES_ATTRIBUTE = "BridgeRedrives"
-#: The reason of a message without a cause: SQS itself moved it (maxReceiveCount), or there was no room for a cause.
+#: The reason of a message without a cause: SQS itself moved it (maxReceiveCount), or the cause did not fit.
 NO_CAUSE = "no-cause"
-#: A cause longer than this helps nobody; the tail of a traceback is where the error is.
+#: The cause keeps the tail of a longer traceback, where the error is, and the head of a longer error.
 MAX_TRACEBACK_CHARACTERS = 8_000
 MAX_ERROR_CHARACTERS = 2_000
 
@@ -61,7 +61,7 @@ def cause(
     now: float,
     worker: str,
 ) -> dict[str, Any]:
-    """Return the cause as a dict of ``CAUSE_KEYS``; times are ISO 8601 in UTC, ``now`` is seconds since the epoch."""
+    """Return the cause as a dict with ``CAUSE_KEYS``; its times are ISO 8601 in UTC, ``now`` is in epoch seconds."""
     first = (raw.get("Attributes") or {}).get("ApproximateFirstReceiveTimestamp")
     return {
         "version": 1,
@@ -80,9 +80,10 @@ def cause(
 
 
 def send_arguments(raw: Mapping[str, Any], why: Mapping[str, Any], *, queue_url: str, max_bytes: int) -> dict[str, Any]:
-    """Return the arguments of SendMessage for a dead letter; without a cause when there is no room for one.
+    """Return the arguments of SendMessage for a dead-lettered message; without a cause when it does not fit.
 
-    A cause left over from an earlier stay in a dead-letter queue is replaced.
+    A cause from an earlier stay in a dead-letter queue is replaced. ``max_bytes`` is the size limit of the dead-letter
+    queue.
     """
     attributes = {
         name: sendable(value) for name, value in (raw.get("MessageAttributes") or {}).items() if name != CAUSE_ATTRIBUTE
@@ -102,8 +103,8 @@ def send_arguments(raw: Mapping[str, Any], why: Mapping[str, Any], *, queue_url:
 
 
 def fitted(why: Mapping[str, Any], max_bytes: int) -> str | None:
-    """Return the cause as JSON of at most ``max_bytes``, traceback and then error cut to fit; None if that fails."""
-    # ASCII escapes also keep out the characters that SQS refuses (control characters, lone surrogates).
+    """Return the cause as JSON of at most ``max_bytes``, first traceback, then error cut to fit; None if impossible."""
+    # JSON's ASCII escapes also avoid the characters that SQS refuses (control characters, lone surrogates).
     for traceback_share, error_share in ((1.0, 1.0), (0.5, 1.0), (0.2, 1.0), (0.05, 0.5), (0.0, 0.25), (0.0, 0.0)):
         cut = {
             **why,
@@ -117,13 +118,13 @@ def fitted(why: Mapping[str, Any], max_bytes: int) -> str | None:
 
 
 def sendable(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a received message attribute's value as SendMessage takes it."""
-    # A receive may also answer StringListValues and BinaryListValues, which SendMessage refuses.
+    """Return the value of a received message attribute in the form that SendMessage accepts."""
+    # A receive may also return StringListValues and BinaryListValues, which SendMessage refuses.
     return {k: value[k] for k in ("DataType", "StringValue", "BinaryValue") if k in value}
 
 
 def size_bytes(name: str, value: Mapping[str, Any]) -> int:
-    """Return what a message attribute adds to the size of its message, as SQS counts it."""
+    """Return how many bytes a message attribute adds to the size of its message, as SQS counts it."""
     content = value.get("StringValue", "").encode("utf-8", "surrogatepass") or value.get("BinaryValue", b"")
     return len(name.encode()) + len(str(value.get("DataType", ""))) + len(content)
 
@@ -142,9 +143,9 @@ def _tail(text: str | None, characters: int) -> str | None:
 class Letter:
     """One message of a dead-letter queue.
 
-    ``id`` is the id under which the worker logged it (the task's id), or else the MessageId; ``when`` is the moment it
-    was dead-lettered, or else when it was sent, in seconds since the epoch; ``sent_at`` is SQS's own SentTimestamp.
-    ``source_arn`` is set by SQS for the messages that it moved itself. ``objects`` are (bucket, key).
+    ``id`` is the task id under which the worker logged it, else the MessageId. ``when`` is the time it was
+    dead-lettered, else the time it was sent, in epoch seconds. ``sent_at`` is SQS's SentTimestamp in epoch seconds. SQS
+    sets ``source_arn`` for messages that it moved itself. ``objects`` are pairs (bucket, key).
     """
 
     id: str
@@ -166,7 +167,7 @@ class Letter:
     raw: Mapping[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list shows of it, ready for JSON."""
+        """Return the fields that a list shows, as JSON values."""
         return {
             "id": self.id,
             "message_id": self.message_id,
@@ -182,7 +183,7 @@ class Letter:
         }
 
     def whole(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON: from ``body`` and ``message_attributes`` it can be sent again."""
+        """Return the whole message as JSON values; ``body`` and ``message_attributes`` suffice to send it again."""
         return {
             **self.summary(),
             "worker": self.worker,
@@ -196,29 +197,29 @@ class Letter:
 
 
 def read_letter(raw: Mapping[str, Any]) -> Letter:
-    """Read one entry of a ReceiveMessage answer. Never raises, whatever its body and attributes hold."""
+    """Read one message of a ReceiveMessage answer. Never raises, whatever its body and attributes hold."""
     system = raw.get("Attributes") or {}
     why = _cause(raw)
-    told: Mapping[str, Any] = why or {}
+    fields: Mapping[str, Any] = why or {}
     sent = str(system.get("SentTimestamp") or "")
     sent_at = int(sent) / 1000 if re.fullmatch(r"[0-9]{1,15}", sent) else None
-    moved = _epoch(_text(told, "dead_lettered_at"))
+    moved = _epoch(_text(fields, "dead_lettered_at"))
     arn = _text(system, "DeadLetterQueueSourceArn")
     return Letter(
-        id=_text(told, "task_id") or raw["MessageId"],
+        id=_text(fields, "task_id") or raw["MessageId"],
         message_id=raw["MessageId"],
         when=sent_at if moved is None else moved,
         sent_at=sent_at,
-        reason=_text(told, "reason") or NO_CAUSE,
-        task=_text(told, "task"),
-        error_type=_text(told, "error_type"),
-        error=_text(told, "error"),
-        traceback=_text(told, "traceback"),
-        attempts=_number(told, "attempts"),
-        # SQS's own word counts for more than an attribute that anyone may have written.
-        source_queue=arn.rpartition(":")[2] if arn else _text(told, "source_queue"),
+        reason=_text(fields, "reason") or NO_CAUSE,
+        task=_text(fields, "task"),
+        error_type=_text(fields, "error_type"),
+        error=_text(fields, "error"),
+        traceback=_text(fields, "traceback"),
+        attempts=_number(fields, "attempts"),
+        # SQS's own attribute takes precedence over one that anyone may have written.
+        source_queue=arn.rpartition(":")[2] if arn else _text(fields, "source_queue"),
         source_arn=arn,
-        worker=_text(told, "worker"),
+        worker=_text(fields, "worker"),
         redrives=_redrives(raw),
         objects=_objects(raw["Body"]),
         cause=why,
@@ -266,7 +267,7 @@ def _epoch(text: str | None) -> float | None:
         moment = datetime.fromisoformat(text or "")
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         epoch_seconds = moment.timestamp()
-        datetime.fromtimestamp(epoch_seconds, UTC)  # the last hours of year 9999 cannot be shown in UTC
+        datetime.fromtimestamp(epoch_seconds, UTC)  # raises for the last hours of 9999, which UTC cannot represent
     except (ValueError, OverflowError):
         return None
     return epoch_seconds

@@ -1,8 +1,8 @@
-"""From an SQS message to the Celery message (task protocol 2) that the worker runs. Pure: no clock, no Kombu.
+"""Turn an SQS message into the Celery message (task protocol 2) that the worker runs. Pure: no clock, no Kombu.
 
-On a queue of S3 events the bridge writes the Celery message itself. On the task queue Celery wrote it: see
-``celery_message`` for how it is opened and checked.
-Source of the form: https://docs.celeryq.dev/en/stable/internals/protocol.html
+For an S3 event the bridge writes the Celery message itself. On the task queue Celery wrote it; ``celery_message`` opens
+and checks it.
+Source of the format: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from bridge.messages.celery_message import CeleryMessage
 from bridge.messages.message import Message
 from bridge.messages.routing import ToTask
 
-#: How many objects are spelled out in the text that Flower and the logs show.
+#: How many object URLs the text for Flower and the logs lists.
 _SHOWN_OBJECTS = 3
 
 
 class Delivery(NamedTuple):
-    """What is known about this receive: the queue, the receipt handle, and which run it will be.
+    """One receive of a message: the queue, the receipt handle, and the number of the run.
 
-    ``received_at_epoch`` is in seconds. ``trace`` is the sender's AWSTraceHeader, as it came. ``owner`` is the token
-    under which the run claims what it works on: no other run ever has the same. ``republished`` are retries that Celery
-    counted in the message itself.
+    ``receives`` is SQS's ApproximateReceiveCount, ``retries`` Celery's ``request.retries`` for this run.
+    ``received_at_epoch`` is in seconds. ``trace`` is the sender's AWSTraceHeader, unchanged. ``owner`` is the unique
+    token of the run's claims. ``republished`` is the number of retries that Celery counted in the message itself.
     """
 
     queue: str
@@ -43,7 +43,7 @@ class Delivery(NamedTuple):
 def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dict[str, Any]:
     """Return the Kombu payload that runs ``target`` for this message; the task id is the SQS MessageId.
 
-    Its body is not text but what the text would be read to: written here, it would only be parsed again.
+    Its body is the decoded value and not JSON text, which would only be parsed again in this process.
     """
     argument: Any
     if target.objects is None:
@@ -77,9 +77,10 @@ def for_event(raw: Mapping[str, Any], target: ToTask, delivery: Delivery) -> dic
 
 
 def for_celery(message: CeleryMessage, delivery: Delivery) -> dict[str, Any]:
-    """Return the Kombu payload for one of Celery's own messages; the task id is Celery's.
+    """Return the Kombu payload for a Celery message; the task id is Celery's.
 
-    The ETA is taken out: the message waited in place for it, and Celery would otherwise hold it in memory.
+    The payload has no ETA: the message has already waited for it in SQS. With the ETA, Celery would hold the message in
+    memory.
     """
     headers = {
         **message.headers,
@@ -92,7 +93,7 @@ def for_celery(message: CeleryMessage, delivery: Delivery) -> dict[str, Any]:
 
 
 def _bridge_header(kind: str, delivery: Delivery) -> dict[str, Any]:
-    """What a run knows of its message; ``lease`` tells two runs apart that have one task id."""
+    """Return the header with which a run finds its message; ``lease`` distinguishes two runs with one task id."""
     header = {
         "kind": kind,
         "queue": delivery.queue,
@@ -114,7 +115,7 @@ def _payload(body: Any, headers: dict[str, Any], properties: Mapping[str, Any], 
         "properties": {
             **properties,
             "delivery_tag": delivery.receipt_handle,
-            # Celery's request and Kombu's restore both read these two; a missing one is a KeyError at shutdown.
+            # Celery's request and Kombu's restore read both; if one is missing, shutdown raises a KeyError.
             "delivery_info": {
                 "exchange": "",
                 "routing_key": delivery.queue,

@@ -1,6 +1,6 @@
-"""Why each task would take a message, or would not: the rules of bridge/messages/routing.py, in words. Pure.
+"""Explain why each task takes a message or not, by the rules of bridge/messages/routing.py. Pure.
 
-``route`` decides; this only explains, rule by rule, so that a glob that does not match can be seen not to.
+``route`` decides. This module only explains, rule by rule, so that a user sees which glob does not match.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Attributes = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A part of a message that is routed: one object, or the message as a whole.
+    """A routed part of a message: one object, or the message as a whole.
 
-    ``tasks`` has every task in the order in which they are asked, each with the rules that keep it from taking this;
-    none means that it would take it, and the first of those does.
+    ``tasks`` holds every task in routing order, each with the rules that prevent it from taking this part. A task
+    without such rules matches, and the first match takes it.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Subject:
 
 
 def explain(body: str, attributes: Attributes, rules: Rules) -> list[Subject]:
-    """Return what is routed of a message, and why each task takes it or not. Never raises."""
+    """Return the routed parts of a message, and why each task takes them or not. Never raises."""
     try:
         event = parse(body)
     except MalformedEvent as error:
         celery_message = is_celery_message(body)
-        why = str(error).removeprefix("no S3 event: ")
-        name = "a Celery message" if celery_message else f"a message that is no S3 event: {why}"
+        why = str(error).removeprefix("not an S3 event: ")
+        name = "a Celery message" if celery_message else f"a message that is not an S3 event: {why}"
         return [Subject(name, None, _each(rules, lambda route: _not_message(route, attributes, celery_message)))]
     if isinstance(event, TestEvent):
         name = "s3:TestEvent"
@@ -49,7 +49,7 @@ def explain(body: str, attributes: Attributes, rules: Rules) -> list[Subject]:
 def _subject(record: ObjectRecord, attributes: Attributes, rules: Rules) -> Subject:
     note = None
     if is_own_output(record, rules.own_outputs):
-        note = "lies under an output prefix of ours: ignored, whatever the tasks say"
+        note = "is under an output prefix of the bridge: ignored, whatever the tasks match"
     elif not any(matches(pattern, record.bucket) for pattern in rules.allowed_buckets):
         note = f"bucket {record.bucket} is not in BRIDGE_ALLOWED_BUCKETS={','.join(rules.allowed_buckets)}"
     name = f"s3://{record.bucket}/{record.key}  {record.event_name}"
@@ -65,11 +65,11 @@ def _not_object(route: Route, record: ObjectRecord, attributes: Attributes) -> S
         return _not_everything(route, attributes)
     reasons = []
     if not matches(route.key, record.key):
-        reasons.append(f"key is not {route.key}")
+        reasons.append(f"key does not match {route.key}")
     if not matches(route.bucket, record.bucket):
-        reasons.append(f"bucket is not {route.bucket}")
+        reasons.append(f"bucket does not match {route.bucket}")
     if not any(matches(pattern, record.event_name) for pattern in route.events):
-        reasons.append(f"event is not {' or '.join(route.events)}")
+        reasons.append(f"event does not match {' or '.join(route.events)}")
     return reasons
 
 
@@ -83,7 +83,7 @@ def _not_everything(route: Route, attributes: Attributes) -> Sequence[str]:
     if route.kind == "file":
         return ["takes objects only"]
     if not route.everything:
-        return ["takes messages that are no S3 events (everything=True takes all)"]
+        return ["takes messages that are not S3 events (everything=True takes all)"]
     return _not_where(route, attributes)
 
 
@@ -92,17 +92,17 @@ def _not_where(route: Route, attributes: Attributes) -> Sequence[str]:
     for name, pattern in route.where:
         value = attributes.get(name, {}).get("StringValue")
         if not isinstance(value, str):
-            reasons.append(f"there is no message attribute {name}")
+            reasons.append(f"the message has no text attribute {name}")
         elif not matches(pattern, value):
-            reasons.append(f"message attribute {name} is not {pattern}")
+            reasons.append(f"message attribute {name} does not match {pattern}")
     return reasons
 
 
 def describe(route: Route) -> str:
-    """Return one route in words."""
+    """Return one route as text."""
     if route.kind == "file":
         return f"{route.task}  ←  s3://{route.bucket}/{route.key}  {' '.join(route.events)}"
     if route.everything:
         return f"{route.task}  ←  every message"
     where = ", ".join(f"{name}={pattern}" for name, pattern in route.where)
-    return f"{route.task}  ←  messages that are no S3 events{f' with {where}' if where else ''}"
+    return f"{route.task}  ←  messages that are not S3 events{f' with {where}' if where else ''}"

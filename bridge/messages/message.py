@@ -1,6 +1,6 @@
-"""Message: what a ``message_task`` is given, one SQS message as it came.
+"""Message: the argument of a ``message_task``, one SQS message unchanged.
 
-Pure data that survives JSON, so that it can be a Celery argument; binary attribute values travel as base64.
+It converts to JSON and back, so it can be a Celery argument. Binary attribute values become base64. Pure.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 class Message:
     """One SQS message.
 
-    ``attributes`` are SQS's system attributes (SentTimestamp, ApproximateReceiveCount, AWSTraceHeader…), texts as SQS
-    gives them. ``message_attributes`` have SQS's own shape: name → ``{"DataType": …, "StringValue": …}`` or
+    ``attributes`` are SQS's system attributes (SentTimestamp, ApproximateReceiveCount, AWSTraceHeader…) as SQS's
+    strings. ``message_attributes`` have SQS's own shape: name → ``{"DataType": …, "StringValue": …}`` or
     ``{"DataType": …, "BinaryValue": bytes}``. ``attempt`` counts from 1.
     Source of the fields: ReceiveMessage, AWS API reference.
     """
@@ -34,16 +34,16 @@ class Message:
 
     @property
     def sent_at(self) -> datetime | None:
-        """When it was sent (UTC), or None where the server does not say."""
+        """When the message was sent (UTC), or None if the server does not report it."""
         sent = self.attributes.get("SentTimestamp")
         return datetime.fromtimestamp(int(sent) / 1000, UTC) if sent else None
 
     def json(self) -> Any:
-        """Return the body parsed as JSON; raises ValueError when it is none."""
+        """Return the body parsed as JSON; raises ValueError when it is not JSON."""
         return json.loads(self.body)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dict from which ``from_dict`` makes the same message again."""
+        """Return a dict of JSON values from which ``from_dict`` makes an equal message."""
         return {
             "id": self.id,
             "body": self.body,
@@ -55,7 +55,7 @@ class Message:
             "message_attributes": {n: _encode(v) for n, v in self.message_attributes.items()},
         }
 
-    __json__ = to_dict  # Kombu's JSON encoder asks for this name (kombu.utils.json)
+    __json__ = to_dict  # Kombu's JSON encoder calls this name (kombu.utils.json)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Message:
@@ -83,7 +83,7 @@ class Message:
         )
 
     def __str__(self) -> str:
-        """Return a short name for logs and Flower: never the body, which may hold anything."""
+        """Return a short name for logs and Flower, never the body, which may hold anything."""
         return f"sqs:{self.id}"
 
 

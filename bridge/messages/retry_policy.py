@@ -1,6 +1,6 @@
-"""Whether a failed task runs again, when, and with which reason it is given up. Pure: no clock, no SQS, no Celery.
+"""Whether a failed task runs again, when, and with which reason it is dead-lettered. Pure: no clock, SQS or Celery.
 
-The table in the README ("What becomes of a message") is this file read aloud.
+The table in the README ("What becomes of a message") describes this module.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Literal
 from bridge.messages.verdicts import HOLD_MARGIN_SECONDS, DeadLetter, Delete, HandBack, RetryIn, Verdict
 from bridge.sqs.quotas import MAX_VISIBILITY_SECONDS
 
-#: A message whose ETA is nearer than this runs now: SQS counts whole seconds.
+#: A message whose ETA is nearer than this runs now, because SQS delays by whole seconds.
 ETA_SLACK_SECONDS = 0.5
 
 FailureKind = Literal[
-    "retry-requested",  # Task.retry, or Celery's autoretry which calls it
-    "error",  # the task raised and Celery gave it no further retry
-    "internal-error",  # Celery failed around the task (result backend, deserialising): the task cannot be blamed
+    "retry-requested",  # Task.retry, or Celery's autoretry, which calls it
+    "error",  # the task raised an error, and Celery grants no further retry
+    "internal-error",  # Celery failed around the task (result backend, deserialization); not the task's error
     "time-limit",
     "worker-lost",
     "reject",
@@ -27,13 +27,13 @@ FailureKind = Literal[
     "object-gone",
     "too-large",
     "revoked",
-    "wait",  # the run could not begin (a live claim of another run, no store): no attempt
+    "wait",  # the run could not start (another run's live claim, store unavailable); not an attempt
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
-    """What the bridge must know of a task before it runs."""
+    """What the bridge must know about a task before it runs; ``max_retries`` None means no limit."""
 
     max_retries: int | None
     time_limit_seconds: float
@@ -42,11 +42,11 @@ class TaskLimits:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a run ended, in plain data.
+    """How a run failed, in plain data.
 
-    ``wanted_seconds`` belongs to ``retry-requested`` and ``wait``; ``retryable``: the task retries on this error;
-    ``gave_up`` that the task's own call to retry() had reached its limit;
-    ``reason`` belongs to ``ignore`` (why there was nothing to do) and ``wait`` (what it waits for).
+    ``wanted_seconds`` is the requested delay, for ``retry-requested`` and ``wait``. ``retryable`` says whether the task
+    retries on this error. ``gave_up`` says that the task's own call of retry() had reached its limit. ``reason`` is set
+    for ``ignore`` (why there was nothing to do) and ``wait`` (what it waits for).
     """
 
     kind: FailureKind
@@ -61,7 +61,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Which run it was: ``retries`` before it, the limit (None: no limit), and the seconds since the receive."""
+    """Which run it was: the ``retries`` before it, their limit (None: no limit), and the seconds since the receive."""
 
     retries: int
     max_retries: int | None
@@ -71,10 +71,10 @@ class Attempt:
 
 
 def decide(failure: Failure, attempt: Attempt, *, jitter: float) -> Verdict:
-    """Return what becomes of the message.
+    """Return the verdict on the message of a failed run.
 
-    ``jitter`` is a number from 0 to 1, drawn by the caller, for the delays that are decided here: those after a
-    lost child, a time limit or an internal error, of which the task's own backoff knows nothing.
+    ``jitter`` is a number from 0 to 1, drawn by the caller. It applies to the delays that are decided here: after a
+    lost child, a time limit or an internal error, which the task's own backoff never sees.
     """
     match failure.kind:
         case "retry-requested":
@@ -106,45 +106,45 @@ def decide(failure: Failure, attempt: Attempt, *, jitter: float) -> Verdict:
 
 
 def backoff(retries: int, factor: float, maximum: float, jitter: float) -> float:
-    """Return ``factor`` × 2^retries, at most ``maximum`` seconds, times ``jitter`` (1 for none)."""
-    # 2 ** retries is bounded before it is computed: max_retries=None makes any count possible.
+    """Return ``factor`` × 2^retries seconds, at most ``maximum``, times ``jitter`` (1 for none)."""
+    # The exponent is capped, because with max_retries=None any number of retries is possible.
     return float(min(maximum, factor * 2 ** min(retries, 40))) * jitter
 
 
 def cut_delay(wanted_seconds: float, age_seconds: float) -> int:
-    """Return the whole seconds a message received ``age_seconds`` ago may still be hidden for."""
+    """Return the delay in whole seconds, cut to what SQS still allows for a message received ``age_seconds`` ago."""
     if math.isnan(wanted_seconds):
         return 0
-    return max(0, min(math.ceil(min(wanted_seconds, MAX_VISIBILITY_SECONDS)), _room(age_seconds)))
+    return max(0, min(math.ceil(min(wanted_seconds, MAX_VISIBILITY_SECONDS)), _longest_delay(age_seconds)))
 
 
 def request_retries(receives: int, max_retries: int | None, *, waits: int = 0, republished: int = 0) -> int:
     """Return Celery's ``request.retries`` for a message received ``receives`` times.
 
-    Receives that only waited for an ETA (``waits``) are no attempts; ``republished`` are retries that Celery counted
-    in the message itself. Bounded by ``max_retries``: the receive count is an upper bound (hand-backs and lapsed
-    leases count too), and a message must not be given up unrun because of it.
+    Receives that only waited for an ETA (``waits``) are not attempts. ``republished`` is the number of retries that
+    Celery counted in the message itself. The result is at most ``max_retries``: the receive count also includes
+    hand-backs and expired leases, and they must not dead-letter a message that never ran.
     """
     retries = max(0, receives - 1 - waits) + republished
     return retries if max_retries is None else min(retries, max_retries)
 
 
 def is_poison_message(receives: int, max_retries: int | None, spare_receives: int, *, waits: int = 0) -> bool:
-    """Say whether a message was received so far beyond its retries that running it must be what ends the workers."""
+    """Return whether a message has so many receives beyond its retries that it must be what kills the workers."""
     return max_retries is not None and receives - waits > max_retries + 1 + spare_receives
 
 
 def eta_waits(eta_after_first_receive_seconds: float) -> int:
-    """Return how many receives a message spends on waiting for its ETA, given in seconds after its first receive.
+    """Return how many receives a message spends waiting for its ETA, which is given in seconds after its first receive.
 
-    It waits in place, in pieces of at most twelve hours, and each piece ends with a receive.
+    It waits in SQS, in periods of at most twelve hours, and each period ends with a receive.
     """
     if eta_after_first_receive_seconds <= ETA_SLACK_SECONDS:
         return 0
     return math.ceil(eta_after_first_receive_seconds / (MAX_VISIBILITY_SECONDS - HOLD_MARGIN_SECONDS))
 
 
-def _room(age_seconds: float) -> int:
+def _longest_delay(age_seconds: float) -> int:
     return math.floor(MAX_VISIBILITY_SECONDS - max(0.0, age_seconds) - HOLD_MARGIN_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""Which task takes a message. Pure: what was declared, and what was parsed → a route or a verdict.
+"""Which task takes a message. Pure: declared routes and a parsed message in, a task or a verdict out.
 
-Tasks are asked in the order of ``BRIDGE_TASK_MODULES`` and, within a module, of their definition; the first match
-wins. All objects of a message must go to one task, for they share one receipt handle and so one end.
+Routes are tried in the order of ``BRIDGE_TASK_MODULES`` and, within a module, of their definition; the first match
+wins. All objects of a message must go to one task, because they share one receipt handle and so one outcome.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge.s3.event import ObjectRecord, TestEvent, parse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What one declared task takes; patterns are shell globs, case-sensitive, and ``*`` matches ``/`` too."""
+    """What one declared task takes; patterns are case-sensitive shell globs, and ``*`` also matches ``/``."""
 
     task: str
     kind: Literal["file", "message"]
@@ -31,7 +31,7 @@ class Route:
     everything: bool = False
 
     def takes_object(self, record: ObjectRecord) -> bool:
-        """Say whether a file task wants this object."""
+        """Return whether this is a file task that matches the object."""
         return (
             self.kind == "file"
             and matches(self.key, record.key)
@@ -40,7 +40,7 @@ class Route:
         )
 
     def takes_attributes(self, message_attributes: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Say whether a message task wants a message with these attributes (SQS's own shape)."""
+        """Return whether this is a message task that matches these message attributes (SQS's own shape)."""
         if self.kind != "message":
             return False
         for name, pattern in self.where:
@@ -52,7 +52,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a worker knows when it routes: its routes in order, and the settings that bear on it."""
+    """The input of routing beside the message: the routes in order, and the settings that affect them."""
 
     routes: tuple[Route, ...]
     allowed_buckets: tuple[str, ...] = ("*",)
@@ -62,14 +62,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class ToTask:
-    """The message goes to this task: with its objects, or as a whole (``objects`` is None)."""
+    """The message goes to this task, with its objects or as a whole (``objects`` is None)."""
 
     task: str
     objects: tuple[ObjectRecord, ...] | None
 
 
 def route(body: str, message_attributes: Mapping[str, Mapping[str, Any]], rules: Rules) -> ToTask | Verdict:
-    """Return the task that takes this message, or what becomes of it without one. Never raises."""
+    """Return the task that takes this message, or the verdict when no task does. Never raises."""
     whole = [r for r in rules.routes if r.takes_attributes(message_attributes)]
     everything = [r for r in whole if r.everything]
     try:
@@ -79,7 +79,7 @@ def route(body: str, message_attributes: Mapping[str, Mapping[str, Any]], rules:
         takers = everything if celery_message else whole
         if takers:
             return ToTask(takers[0].task, None)
-        text = "a Celery message on a queue of S3 events is never executed" if celery_message else str(error)
+        text = "a Celery message on a queue of S3 events never runs" if celery_message else str(error)
         return DeadLetter("malformed", "MalformedEvent", text)
     if isinstance(event, TestEvent):
         return ToTask(everything[0].task, None) if everything else Delete("ignored", "test-event")
@@ -91,7 +91,7 @@ def _route_objects(objects: tuple[ObjectRecord, ...], everything: list[Route], r
         objects = tuple(o for o in objects if not is_own_output(o, rules.own_outputs))
         if not objects:
             return Delete("ignored", "own-output")
-    takers: list[Route | None] = []  # no set: there are few, and to hash one takes longer than all comparisons
+    takers: list[Route | None] = []  # not a set: hashing one takes longer than comparing the few there are
     for record in objects:
         if (taker := _first_taker(record, everything, rules.routes)) not in takers:
             takers.append(taker)
@@ -104,7 +104,7 @@ def _route_objects(objects: tuple[ObjectRecord, ...], everything: list[Route], r
     if only is not None:
         return _too_large(only, objects) or ToTask(only.task, objects)
     if len(takers) > 1:
-        return DeadLetter("mixed", None, f"its {len(objects)} records go to: {_names(takers)}")
+        return DeadLetter("mixed", None, f"its {len(objects)} records go to different tasks: {_names(takers)}")
     if rules.unrouted == "ignore":
         return Delete("ignored", "unrouted")
     first = objects[0]
@@ -115,7 +115,7 @@ def _too_large(taker: Route, objects: Sequence[ObjectRecord]) -> DeadLetter | No
     for record in objects:
         if taker.max_bytes is not None and record.size is not None and record.size > taker.max_bytes:
             url = f"s3://{record.bucket}/{record.key}"
-            text = f"{url} has {record.size} bytes, {taker.task} takes {taker.max_bytes}"
+            text = f"{url} has {record.size} bytes, but {taker.task} takes at most {taker.max_bytes}"
             return DeadLetter("too-large", "ObjectTooLarge", text)
     return None
 
@@ -132,5 +132,5 @@ def _names(takers: Sequence[Route | None]) -> str:
 
 
 def is_own_output(record: ObjectRecord, own_outputs: Sequence[tuple[str, str]]) -> bool:
-    """Say whether the object lies under one of our output prefixes, given as (bucket, prefix)."""
+    """Return whether the object is under one of the bridge's own output prefixes, given as (bucket, prefix)."""
     return any(record.bucket == bucket and record.key.startswith(prefix) for bucket, prefix in own_outputs)

@@ -1,7 +1,7 @@
-"""What can become of a message: the four ways to settle it, as plain data.
+"""The four verdicts on a message, one per way to settle it, as plain data. Pure.
 
-Pure: decided in ``routing`` and ``retry_policy``, carried out in ``settle``. Outcomes and reasons are public words:
-they appear in logs, metrics, dead letters and in ``bridge.testing``.
+``routing`` and ``retry_policy`` decide them; bridge/delivery/settler.py carries them out. Outcomes and reasons are
+public: they appear in logs, metrics, dead-lettered messages and ``bridge.testing``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: What we stay below SQS's MAX_VISIBILITY_SECONDS: a call that arrives late must not be refused for a second or two.
+#: The margin below SQS's MAX_VISIBILITY_SECONDS, so that SQS does not refuse a call that arrives a few seconds late.
 HOLD_MARGIN_SECONDS = 5
 
 Outcome = Literal["deleted", "ignored", "retried", "dead_lettered", "handed_back", "settle_failed"]
@@ -17,7 +17,7 @@ Outcome = Literal["deleted", "ignored", "retried", "dead_lettered", "handed_back
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The message is done with: the task returned (``deleted``), or there is nothing to do (``ignored``)."""
+    """Delete the message: the task returned (``deleted``), or there is nothing to do (``ignored``)."""
 
     outcome: Literal["deleted", "ignored"] = "deleted"
     reason: str | None = None
@@ -25,7 +25,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class RetryIn:
-    """The same message again after ``delay_seconds``; ``wanted_seconds`` is what was asked for before any cut."""
+    """Make SQS deliver the message again after ``delay_seconds``; ``wanted_seconds`` is the delay before any cut."""
 
     delay_seconds: int
     wanted_seconds: float
@@ -35,13 +35,13 @@ class RetryIn:
 
     @property
     def outcome(self) -> Literal["retried"]:
-        """Return the public word for this end."""
+        """Return the outcome."""
         return "retried"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """To the dead-letter queue with its cause, and only then deleted here."""
+    """Send the message to the dead-letter queue with its cause, and then delete it from its own queue."""
 
     reason: str
     error_type: str | None = None
@@ -50,19 +50,19 @@ class DeadLetter:
 
     @property
     def outcome(self) -> Literal["dead_lettered"]:
-        """Return the public word for this end."""
+        """Return the outcome."""
         return "dead_lettered"
 
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """Visible to every worker again, at once; ``reason`` says why it was not run to its end."""
+    """Make the message visible to every worker at once; ``reason`` says why its run did not finish."""
 
     reason: str | None = None
 
     @property
     def outcome(self) -> Literal["handed_back"]:
-        """Return the public word for this end."""
+        """Return the outcome."""
         return "handed_back"
 
 

@@ -1,6 +1,6 @@
-"""The S3 clients of this process, and what else is made from its one session; anew in a forked child.
+"""The S3 clients of this process and the other clients made from its one session. A forked child makes new ones.
 
-This module imports boto3, so it is imported by the first read (or write) and not with the worker.
+This module imports boto3, so the first read or write imports it, and the start of a worker does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from botocore.config import Config
 
 T = TypeVar("T")
 
-#: Of one download (bridge/s3/reader.py), each on a connection of its own.
+#: Parallel parts of one download (bridge/s3/reader.py), each on its own connection.
 PARALLEL_PARTS = 8
 
 
@@ -26,16 +26,16 @@ class _Clients:
         self.forget()
 
     def forget(self) -> None:
-        # A new lock as well: another thread of the parent may have held the old one at the moment of a fork.
+        # The lock must be new too: at the fork, another thread of the parent may have held the old one.
         self._lock = threading.RLock()
         self._session: Session | None = None
         self._by_region: dict[str | None, Any] = {}
         self.generation = object()
 
     def make(self, new: Callable[[Session], T]) -> T:
-        """Return what ``new`` makes of this process's session; sessions are not thread-safe, so one at a time."""
+        """Return ``new(session)`` for this process's session; under a lock, because sessions are not thread-safe."""
         with self._lock:
-            # One session for all: its second client takes 0.3 MB, a client with a session of its own 12 MB.
+            # One session for all: a second client of it takes 0.3 MB, a client with its own session 12 MB.
             self._session = self._session or Session()
             return new(self._session)
 
@@ -54,12 +54,12 @@ class _Clients:
 
 def _config() -> Config:
     return Config(
-        connect_timeout=5,  # seconds; a healthy endpoint takes milliseconds, and botocore would wait for 60
-        read_timeout=60,  # seconds without a byte: a dead connection must not hold a process for ever
-        # The default mode, "legacy", does not retry all passing errors. Three attempts get past a bad host; longer
-        # trouble is for the task's own retry, which waits in SQS and not in a process.
+        connect_timeout=5,  # seconds; a healthy endpoint takes milliseconds, and botocore's default is 60 s
+        read_timeout=60,  # seconds without a byte: a dead connection must not block a process forever
+        # The default mode, "legacy", does not retry all temporary errors. Three attempts get past one bad host. Longer
+        # outages are left to the task's own retry, which waits in SQS and not in a process.
         retries={"mode": "standard", "total_max_attempts": 3},
-        # All parts of two downloads at a time; beyond it urllib3 throws connections away after one use.
+        # All parts of two downloads at once; urllib3 discards connections beyond this number after one use.
         max_pool_connections=2 * PARALLEL_PARTS,
     )
 
@@ -68,16 +68,17 @@ _clients = _Clients()
 
 
 def s3_client(region: str | None = None) -> Any:
-    """This process's S3 client for a region, made at its first use; threads may share it (boto3's guide on clients).
+    """Return this process's S3 client for a region, made on first use; threads may share it (boto3's guide on clients).
 
-    ``region``: the record's, where there is one; None means AWS_REGION, else AWS_DEFAULT_REGION or the profile's,
-    else us-east-1. Endpoint and credentials are found by the SDK (AWS_ENDPOINT_URL_S3, the credential chain…).
+    ``region`` is the region of the event record, if it has one. None means AWS_REGION, else AWS_DEFAULT_REGION or the
+    profile's region, else us-east-1. The SDK finds endpoint and credentials (AWS_ENDPOINT_URL_S3, the credential
+    chain…).
     """
     return _clients.get(region)
 
 
 class PerProcess(Generic[T]):
-    """A client of another kind, made from this process's session when it is first asked for, and anew after a fork."""
+    """Another kind of client, made from this process's session on first use, and again after a fork."""
 
     def __init__(self, new: Callable[[Session], T]) -> None:
         """``new`` makes the client from the session."""
@@ -93,10 +94,10 @@ class PerProcess(Generic[T]):
 
 
 def forget_clients() -> None:
-    """Let the next read make a new client: after a fork, or when endpoint or credentials in the environment changed."""
+    """Make the next read create new clients: after a fork, or when the environment's endpoint or credentials change."""
     _clients.forget()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    # Two processes on one connection would read each other's answers.
+    # Two processes that share a connection would read each other's answers.
     os.register_at_fork(after_in_child=forget_clients)

@@ -1,10 +1,10 @@
-"""What a message body says: S3 events in every form in which they reach a queue.
+"""Parse S3 events from a message body, in every form in which they reach a queue.
 
-Pure: text in, records out; no clock, no AWS, no Celery. Whatever the text is, the only error is MalformedEvent.
+Pure: text in, records out; no clock, no AWS, no Celery. The only error, for any text, is MalformedEvent.
 
 Sources, all in the S3 user guide at docs.aws.amazon.com/AmazonS3/latest/userguide unless said otherwise:
 ``notification-content-structure.html`` (S3's own form and the test event), ``ev-events.html`` (EventBridge form),
-``ev-mapping-troubleshooting.html`` (which EventBridge type is which S3 event), ``object-keys.html`` (length of keys)
+``ev-mapping-troubleshooting.html`` (S3 event name of each EventBridge type), ``object-keys.html`` (length of keys)
 and docs.aws.amazon.com/sns/latest/dg/sns-sqs-as-subscriber.html (the SNS envelope).
 """
 
@@ -44,12 +44,12 @@ _OTHER_DETAIL_TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRecord:
-    """One record of an event, decoded.
+    """One decoded record of an event.
 
     ``key`` is the object's real key, never percent-encoded. ``etag`` has no surrounding quotes. ``size`` is in bytes.
-    ``event_name`` is S3's own form without the leading ``s3:``, also for events that came through EventBridge.
-    ``event_time`` is ISO 8601 text as the event gave it. What the event does not say is None: a removal, for one, has
-    no size and mostly no eTag.
+    ``event_name`` is S3's own form without the leading ``s3:``, also for events from EventBridge. ``event_time`` is the
+    event's ISO 8601 text, unchanged. A field that the event lacks is None: a removal, for example, has no size and
+    usually no eTag.
     """
 
     bucket: str
@@ -63,7 +63,7 @@ class ObjectRecord:
     region: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are not None, ready for JSON; ``ObjectRecord(**record.to_dict())`` equals the record."""
+        """Return the fields that are not None, as JSON values; ``ObjectRecord(**r.to_dict())`` equals ``r``."""
         values = {name: getattr(self, name) for name in field_names(type(self))}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -72,7 +72,7 @@ _field_names: dict[type, tuple[str, ...]] = {}
 
 
 def field_names(kind: type[ObjectRecord]) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields; ``dataclasses.fields`` costs as much as all the rest of a record."""
+    """Return a dataclass's field names, cached: ``dataclasses.fields`` costs as much as the rest of a record's work."""
     if kind not in _field_names:
         _field_names[kind] = tuple(field.name for field in fields(kind))
     return _field_names[kind]
@@ -80,28 +80,27 @@ def field_names(kind: type[ObjectRecord]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TestEvent:
-    """S3's ``s3:TestEvent``, sent when a bucket notification is configured; ``bucket`` is None when it names none."""
+    """S3's ``s3:TestEvent``, sent when a bucket notification is configured; ``bucket`` is None if it names none."""
 
-    __test__: ClassVar[bool] = False  # pytest would take the class for a test by its name
+    __test__: ClassVar[bool] = False  # pytest would collect the class because of its name
 
     bucket: str | None
 
 
 def parse(body: str) -> tuple[ObjectRecord, ...] | TestEvent:
-    """Read a message body: the records of its event, at least one and in their order, or a TestEvent.
+    """Parse a message body; return the event's records in their order (at least one) or a TestEvent.
 
-    Read are S3's own form (``Records``, eventVersion 2.x, eventSource ``aws:s3``), EventBridge's (source ``aws.s3``)
-    and ``s3:TestEvent``, each bare or in one SNS envelope; raw delivery by SNS is the bare form. Keys are form-decoded
-    exactly once, those of EventBridge are taken as they are. One bad record makes the whole event malformed, for a
-    message is settled as one.
+    Three forms are read: S3's own (``Records``, eventVersion 2.x, eventSource ``aws:s3``), EventBridge's (source
+    ``aws.s3``) and ``s3:TestEvent``. Each may be bare or in one SNS envelope; SNS's raw delivery is the bare form. Keys
+    are form-decoded exactly once; EventBridge keys are not encoded and stay as they are. One bad record makes the whole
+    event malformed, because a message is settled as a whole.
 
-    Optional fields: null, absent and ``""`` mean None; any other text is kept; any other type is malformed, since an
-    identity read wrongly would fetch or skip the wrong object. ``size`` is an integer of 0 to 2**63 - 1 (no bool, no
-    float, no digits in a string). Text taken must be free of lone surrogates, which UTF-8 cannot hold,
-    and of NUL, at which file names and C libraries end. Event names that are new to us pass through; fields that are
-    new to us are ignored.
+    Optional fields: null, absent and ``""`` mean None. Any other text is kept. Any other type is malformed, because a
+    wrong identity would fetch or skip the wrong object. ``size`` is an integer from 0 to 2**63 - 1, not a bool, a float
+    or a string of digits. Text must not contain lone surrogates, which UTF-8 cannot encode, or NUL, which ends file
+    names and C strings. Unknown event names are accepted; unknown fields are ignored.
 
-    Raises MalformedEvent, which says where the body goes wrong, and nothing else.
+    Raises only MalformedEvent, whose text says what is wrong and where.
     """
     event = _load(body)
     if not _is_sns(event):
@@ -117,7 +116,7 @@ def parse(body: str) -> tuple[ObjectRecord, ...] | TestEvent:
 
 
 def _read(event: dict[str, Any]) -> tuple[ObjectRecord, ...] | TestEvent:
-    # Records come first: a body that has them and looks like a test event as well must not be ignored.
+    # Records are checked first: a body with records that also looks like a test event must not be ignored.
     if "Records" in event:
         records = event["Records"]
         if not isinstance(records, list) or not records:
@@ -129,7 +128,7 @@ def _read(event: dict[str, Any]) -> tuple[ObjectRecord, ...] | TestEvent:
         return TestEvent(_Part(event, "the test event").text("Bucket"))
     if _is_sns(event):
         _fail("an SNS envelope inside an SNS envelope")
-    _fail("no S3 event: it has neither Records nor detail-type, and is no s3:TestEvent")
+    _fail("not an S3 event: it has neither Records nor detail-type, and it is not an s3:TestEvent")
 
 
 def _s3_record(values: object, where: str) -> ObjectRecord:
@@ -139,8 +138,8 @@ def _s3_record(values: object, where: str) -> ObjectRecord:
     record.expect("eventSource", "aws:s3")
     record.expect_major("eventVersion", "2")
     stored = record.part("s3").part("object")
-    # S3 encodes keys as HTML forms do: a space is "+". Decoded twice, a key with a literal "%25" or "+" would name
-    # another object.
+    # S3 encodes keys like HTML forms: a space is "+". If a key with a literal "%25" or "+" were decoded twice, it would
+    # name another object.
     encoded = stored.required("key")
     try:
         key = unquote_plus(encoded, errors="strict")
@@ -162,7 +161,7 @@ def _s3_record(values: object, where: str) -> ObjectRecord:
 def _eventbridge_record(event: _Part) -> ObjectRecord:
     event.expect("source", "aws.s3")
     detail = event.part("detail")
-    if detail.values.get("event-version") is not None:  # events of the first years come without
+    if detail.values.get("event-version") is not None:  # events of the first years lack it
         detail.expect_major("event-version", "1")
     stored = detail.part("object")
     return ObjectRecord(
@@ -179,8 +178,8 @@ def _eventbridge_record(event: _Part) -> ObjectRecord:
 
 
 def _event_name(detail_type: str, detail: _Part) -> str:
-    # A reason that is missing or new becomes "Other": the object was created or deleted all the same, so a task for
-    # "ObjectCreated:*" must still get it.
+    # A missing or unknown reason becomes "Other": the object was still created or deleted, so a task for
+    # "ObjectCreated:*" must get the event.
     reason = detail.text("reason")
     if detail_type == "Object Created":
         return "ObjectCreated:" + _CREATED_BY.get(reason or "", "Other")
@@ -188,12 +187,12 @@ def _event_name(detail_type: str, detail: _Part) -> str:
         family = "LifecycleExpiration:" if reason == "Lifecycle Expiration" else "ObjectRemoved:"
         return family + _DELETED_BY.get(detail.text("deletion-type") or "", "Other")
     if detail_type not in _OTHER_DETAIL_TYPES:  # such as CloudTrail's, which share the source aws.s3
-        _fail(f"{detail.where} has detail-type {_shown(detail_type)}, which tells of no object")
+        _fail(f"{detail.where} has detail-type {_shown(detail_type)}, which is not an event of an object")
     return _OTHER_DETAIL_TYPES[detail_type]
 
 
 class _Part:
-    """A JSON object inside an event, with the words that say where it is."""
+    """A JSON object inside an event; ``where`` and ``path`` say in errors where it is."""
 
     __slots__ = ("path", "values", "where")
 
@@ -221,12 +220,12 @@ class _Part:
 
     def expect(self, name: str, known: str) -> None:
         if (value := self.required(name)) != known:
-            self.refuse(name, f"is {_shown(value)}, only {known!r} is known")
+            self.refuse(name, f"is {_shown(value)}, but only {known!r} is supported")
 
     def expect_major(self, name: str, major: str) -> None:
-        # AWS: a new minor version only adds fields, a new major one is incompatible; compare the major for equality.
+        # AWS: a new minor version only adds fields, a new major version is incompatible. So only the major counts.
         if (version := self.required(name)).partition(".")[0] != major:
-            self.refuse(name, f"is {_shown(version)}, only {major}.x is known")
+            self.refuse(name, f"is {_shown(version)}, but only {major}.x is supported")
 
     def size(self) -> int | None:
         value = self.values.get("size")
@@ -238,7 +237,7 @@ class _Part:
 
     def storable(self, name: str, text: str, limit_bytes: int | None = None) -> str:
         if text.isascii() and "\0" not in text and (limit_bytes is None or len(text) <= limit_bytes):
-            return text  # nearly every text; the rest is for those with which something may be wrong
+            return text  # the fast path, for nearly every text
         try:
             size_bytes = len(text.encode())
         except UnicodeEncodeError:
@@ -267,26 +266,26 @@ def _load(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         _fail(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except ValueError:  # an integer with more digits than Python converts (4,300)
-        _fail("not JSON that we read: a number has too many digits")
+        _fail("JSON that cannot be read: a number has too many digits")
     except RecursionError:
-        _fail("not JSON that we read: it is nested too deeply")
+        _fail("JSON that cannot be read: it is nested too deeply")
     return value if isinstance(value, dict) else _fail("JSON, but not an object")
 
 
 def _no_number(name: str) -> NoReturn:
-    _fail(f"not JSON: {name} is no JSON number")
+    _fail(f"not JSON: {name} is not a JSON number")
 
 
 _decode = json.JSONDecoder(parse_constant=_no_number).decode
 
 
 def _unquoted(etag: str | None) -> str | None:
-    # HTTP headers have the quotes, S3's events have not, and some S3-like servers copy the header into the event.
+    # HTTP headers have the quotes and S3 events do not. Some S3-compatible servers copy the header into the event.
     return (etag or "").removeprefix('"').removesuffix('"') or None
 
 
 def _shown(text: str) -> str:
-    """The start of foreign text, printable and short: messages end up in logs and in dead letters."""
+    """Return the start of foreign text, printable and short: errors go into logs and dead-lettered messages."""
     return repr(text) if len(text) <= _SHOWN_CHARACTERS else repr(text[:_SHOWN_CHARACTERS]) + "…"
 
 

@@ -1,8 +1,8 @@
-"""Write an S3 event: the message body that announces an object as S3 itself would. Pure.
+"""Write an S3 event: a message body that announces an object as S3 itself does. Pure.
 
-The form is that of ``notification-content-structure.html`` in the S3 user guide, so that a worker, and any other reader
-of the queue, takes it like a real one. Of a listed object S3 does not say how it was created, so the event's name is
-always ``ObjectCreated:Put``; nor its sequencer, so there is none.
+The form follows ``notification-content-structure.html`` in the S3 user guide, so a worker, or any other reader of the
+queue, accepts it like a real event. A listing does not say how an object was created, so the event's name is always
+``ObjectCreated:Put``. A listing has no sequencer either, so the event has none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from urllib.parse import quote_plus
 from bridge.s3.event import ObjectRecord
 from bridge.times import iso_utc_z
 
-#: The name of the notification configuration in a real event; here it names the command that wrote the event.
+#: In a real event this is the id of the notification configuration; here it names the command that wrote the event.
 CONFIGURATION_ID = "brigade-backfill"
 EVENT_NAME = "ObjectCreated:Put"
 
 
 def event_body(record: ObjectRecord) -> str:
-    """Return the message body that announces one object as S3 would."""
+    """Return a message body that announces one object as S3 does."""
     described = {"key": encoded_key(record.key), "size": record.size, "eTag": record.etag}
     event = {
         "eventVersion": "2.1",
@@ -41,19 +41,19 @@ def event_body(record: ObjectRecord) -> str:
 
 
 def put_event_body(record: ObjectRecord) -> str:
-    """Return the body that announces an uploaded object as S3 would; its configurationId says where it comes from."""
+    """Return a message body that announces an uploaded object as S3 does; its configurationId is ``brigade-put``."""
     event = json.loads(event_body(record))
     event["Records"][0]["s3"]["configurationId"] = "brigade-put"
     return json.dumps(event)
 
 
 def encoded_key(key: str) -> str:
-    """Return a key as S3 writes it into an event: as HTML forms do, with "/" left as it is."""
+    """Return a key as S3 writes it in an event: encoded like an HTML form, with "/" unchanged."""
     return quote_plus(key, safe="/")
 
 
 def event_time(moment: datetime) -> str:
-    """Return a moment as S3's events have it: UTC with milliseconds and a Z."""
+    """Return a time in the form of S3 events: UTC with milliseconds and a Z."""
     return iso_utc_z(moment.timestamp())
 
 

@@ -1,7 +1,7 @@
-"""The objects of a bucket, page by page: at no moment are more than a thousand of them in memory.
+"""List the objects of a bucket page by page: at most a thousand of them are in memory at a time.
 
-Keys come in the order of their UTF-8 bytes (ListObjectsV2, S3 API reference), which is what makes a backfill resumable
-by one key. Buckets of S3 Express list in no order and are refused.
+Keys are sorted by their UTF-8 bytes (ListObjectsV2, S3 API reference), so one key is enough to resume a backfill.
+S3 Express buckets list in no order and are refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _EXPRESS_SUFFIX = "--x-s3"
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket that can be listed: its region (None where the server does not say), and whether it has versions.
+    """A bucket that can be listed. ``region`` is None when the server does not report it.
 
-    ``has_versions`` is None when it may not be asked (s3:GetBucketVersioning is denied).
+    ``has_versions`` says whether the bucket has versions; None when s3:GetBucketVersioning is denied.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Bucket:
 
 
 def find_bucket(client: Any, name: str) -> Bucket:
-    """Ask S3 about a bucket (HeadBucket, GetBucketVersioning).
+    """Look a bucket up in S3 (HeadBucket, GetBucketVersioning).
 
-    Raises SettingsError when there is no such bucket or it may not be listed, and the SDK's own error for the rest.
+    Raises SettingsError when the bucket does not exist or listing it is denied, and the SDK's own error otherwise.
     """
     if name.endswith(_EXPRESS_SUFFIX):
-        raise SettingsError(f"s3://{name} is a directory bucket of S3 Express, which lists its objects in no order")
+        raise SettingsError(f"s3://{name} is an S3 Express directory bucket: these list objects in no order")
     try:
         head = client.head_bucket(Bucket=name)
     except Exception as error:
@@ -45,7 +45,7 @@ def find_bucket(client: Any, name: str) -> Bucket:
             raise SettingsError(f"there is no bucket {name}") from error
         if code in _DENIED:
             raise SettingsError(
-                f"the bucket {name} may not be listed (s3:ListBucket), or is somebody else's"
+                f"access to bucket {name} is denied: it needs s3:ListBucket, or it belongs to another account"
             ) from error
         raise
     region = head.get("BucketRegion") or head["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
@@ -55,14 +55,14 @@ def find_bucket(client: Any, name: str) -> Bucket:
 def listed_objects(
     client: Any, bucket: str, prefix: str, *, start_after: str | None = None, versions: bool = False
 ) -> Iterator[Listed]:
-    """Yield the objects whose keys start with ``prefix`` and come after ``start_after``, in the order of their keys.
+    """Yield the objects whose keys start with ``prefix`` and come after ``start_after``, sorted by key.
 
-    ``versions`` asks ListObjectVersions instead, which alone names the version ids; older versions and delete markers
-    are passed over, but they are listed, a thousand a call like the others.
+    With ``versions`` it calls ListObjectVersions, because only that answer has version ids. Older versions and delete
+    markers are skipped, but they count towards the thousand entries per call.
     """
     for page in _pages(client, bucket, prefix, start_after, versions=versions):
         for entry in page.get("Versions" if versions else "Contents", ()):
-            # A server may start at the marker instead of after it; none may make us send an object twice.
+            # Some servers start at the marker instead of after it, which must not yield an object twice.
             if entry.get("IsLatest", True) and (start_after is None or entry["Key"].encode() > start_after.encode()):
                 version_id = entry.get("VersionId")
                 yield Listed(
@@ -84,7 +84,7 @@ def _pages(client: Any, bucket: str, prefix: str, start_after: str | None, *, ve
 
 def _has_versions(client: Any, name: str) -> bool | None:
     try:
-        # Without "Status" the bucket has never had versioning; suspended, it still has versions.
+        # Without "Status" the bucket has never had versioning. With suspended versioning it still has versions.
         return "Status" in client.get_bucket_versioning(Bucket=name)
     except Exception as error:
         if error_code(error) in _DENIED:

@@ -1,7 +1,7 @@
-"""What a bucket's notification configuration says, and what may stand beside it. Pure.
+"""Read a bucket's notification configuration and check which entries may coexist. Pure.
 
-The form is that of GetBucketNotificationConfiguration (S3 API reference). The rules for overlaps and for the encoding
-of filters: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html.
+The form is that of GetBucketNotificationConfiguration (S3 API reference). The rules for overlapping entries and for the
+encoding of filters: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TARGETS = {
     "TopicConfigurations": ("topic", "TopicArn"),
     "LambdaFunctionConfigurations": ("function", "LambdaFunctionArn"),
 }
-#: What the shipped tasks and the stores write ends so.
+#: The suffix of everything that the shipped tasks and the idempotency stores write.
 _OUR_SUFFIX = ".json"
 
 Cover = Literal["whole", "other-suffix"]
@@ -27,7 +27,10 @@ Announced = Literal["yes", "perhaps", "no"]
 
 @dataclass(frozen=True, slots=True)
 class NotificationEntry:
-    """One entry: which events of which keys go where; ``prefix`` and ``suffix`` are decoded, "" is any."""
+    """One entry: which events of which keys S3 sends where.
+
+    ``target`` is ``queue``, ``topic`` or ``function``. ``prefix`` and ``suffix`` are decoded; ``""`` matches any key.
+    """
 
     id: str
     target: str
@@ -37,9 +40,10 @@ class NotificationEntry:
     suffix: str = ""
 
     def covers(self, output_prefix: str) -> Cover | None:
-        """Say whether events of objects under ``output_prefix`` of the same bucket are sent.
+        """Return whether S3 sends events for objects under ``output_prefix`` of the same bucket; None if not.
 
-        ``other-suffix``: only of keys with a suffix that nothing we write ourselves has; a user's task may.
+        ``whole``: also for what the bridge itself writes. ``other-suffix``: only for keys with a suffix that the bridge
+        never writes; a user's task may write such keys.
         """
         if not any(_events_meet(event, "s3:ObjectCreated:*") for event in self.events):
             return None
@@ -48,7 +52,7 @@ class NotificationEntry:
         return "whole" if _suffixes_meet(self.suffix, _OUR_SUFFIX) else "other-suffix"
 
     def takes(self, key: str, event_name: str) -> bool:
-        """Say whether the event ``event_name`` (without ``s3:``) of the object ``key`` is sent; both are decoded."""
+        """Return whether S3 sends the event ``event_name`` (without ``s3:``) of the object ``key`` (decoded)."""
         return (
             any(matches(pattern.removeprefix("s3:"), event_name) for pattern in self.events)
             and key.startswith(self.prefix)
@@ -56,7 +60,7 @@ class NotificationEntry:
         )
 
     def includes(self, other: NotificationEntry) -> bool:
-        """Say whether all that ``other`` wants is sent to the same place by this entry already."""
+        """Return whether this entry already sends all events of ``other`` to the same target."""
         return (
             self.arn == other.arn
             and other.prefix.startswith(self.prefix)
@@ -65,7 +69,7 @@ class NotificationEntry:
         )
 
     def overlaps(self, other: NotificationEntry) -> bool:
-        """Say whether S3 would refuse the two together: an event type, prefixes and suffixes that all meet."""
+        """Return whether S3 refuses both entries together: they share an event type, and prefix and suffix overlap."""
         return (
             any(_events_meet(one, two) for one in self.events for two in other.events)
             and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
@@ -84,12 +88,12 @@ class NotificationEntry:
 
 
 def entries(configuration: Mapping[str, Any]) -> tuple[NotificationEntry, ...]:
-    """Return all entries of a notification configuration; EventBridge is none (see ``to_eventbridge``)."""
+    """Return all entries of a notification configuration; EventBridge has no entry (see ``to_eventbridge``)."""
     found = []
     for kind, (target, arn_name) in _TARGETS.items():
         for entry in configuration.get(kind) or ():
             rules = ((entry.get("Filter") or {}).get("Key") or {}).get("FilterRules") or ()
-            # S3 answers "Prefix" for what was put as "prefix".
+            # S3 returns "Prefix" for a rule that was put as "prefix".
             filters = {str(r.get("Name", "")).lower(): unquote_plus(str(r.get("Value") or "")) for r in rules}
             found.append(
                 NotificationEntry(
@@ -105,16 +109,16 @@ def entries(configuration: Mapping[str, Any]) -> tuple[NotificationEntry, ...]:
 
 
 def to_eventbridge(configuration: Mapping[str, Any]) -> bool:
-    """Say whether the bucket sends all its events to EventBridge."""
+    """Return whether the bucket sends all its events to EventBridge."""
     return configuration.get("EventBridgeConfiguration") is not None
 
 
 def announced(configuration: Mapping[str, Any], key: str, event_name: str, queue_arn: str) -> Announced:
-    """Say whether a bucket tells ``queue_arn`` of a new object ``key``; ``perhaps`` through SNS or EventBridge.
+    """Return whether a bucket notifies ``queue_arn`` of a new object ``key``; ``perhaps`` through SNS or EventBridge.
 
-    ``event_name`` is the form without ``s3:``, such as ``ObjectCreated:Put``; ``key`` is the decoded key.
-    ``configuration`` is the answer of GetBucketNotificationConfiguration. Whether a topic or a bus leads to the queue
-    is not in it. Rules: "Configuring event notifications using object key name filtering", S3 user guide.
+    ``event_name`` has no ``s3:``, such as ``ObjectCreated:Put``; ``key`` is the decoded key. ``configuration`` is the
+    answer of GetBucketNotificationConfiguration, which does not say whether a topic or an event bus leads to the queue.
+    Rules: "Configuring event notifications using object key name filtering", S3 user guide.
     """
     takers = [entry for entry in entries(configuration) if entry.takes(key, event_name)]
     if any(entry.target == "queue" and entry.arn == queue_arn for entry in takers):
@@ -125,9 +129,9 @@ def announced(configuration: Mapping[str, Any], key: str, event_name: str, queue
 
 
 def merged(configuration: Mapping[str, Any], entry: NotificationEntry) -> dict[str, Any]:
-    """Return the whole configuration with ``entry`` in the place of the one that has its id, all others as they are.
+    """Return the whole configuration with ``entry`` added, in place of an entry with the same id; all others stay.
 
-    The whole, because PutBucketNotificationConfiguration replaces everything that was there.
+    It must be the whole configuration, because PutBucketNotificationConfiguration replaces all entries.
     """
     kept = {name: value for name, value in configuration.items() if name != "ResponseMetadata"}
     queues: Sequence[Mapping[str, Any]] = kept.get("QueueConfigurations") or ()

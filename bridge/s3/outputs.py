@@ -1,7 +1,7 @@
-"""Our own output prefixes, each with the setting that names it. Pure.
+"""The output prefixes of the bridge itself, each with the setting that names it. Pure.
 
-An event for an object under one of them is ignored by the worker; a notification that covers one still costs an event,
-a message and a delete for everything that we write.
+The worker ignores an event for an object under one of them. A notification that covers such a prefix still costs an
+event, a message and a delete for every object that the bridge writes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Objects of ``bucket`` whose keys start with ``prefix`` are ours, says ``setting``."""
+    """The setting ``setting`` makes objects of ``bucket`` under ``prefix`` the bridge's own output."""
 
     setting: str
     bucket: str
@@ -26,7 +26,7 @@ class Output:
 def output_prefixes(
     *, results_url: str | None, archive_url: str | None, idempotency_url: str | None
 ) -> tuple[Output, ...]:
-    """Return the outputs that the settings name; a store in DynamoDB is none."""
+    """Return the outputs that the settings name; an idempotency store in DynamoDB is not one."""
     named = {
         "BRIDGE_RESULTS_URL": results_url,
         "BRIDGE_ARCHIVE_URL": archive_url,
@@ -36,11 +36,11 @@ def output_prefixes(
     for setting, url in named.items():
         if url is not None and url.startswith("s3://"):
             bucket, _, prefix = url.removeprefix("s3://").partition("/")
-            # A key of ours is always behind a slash: "claims" must not stand for "claims-of-2026/…" too.
+            # The bridge's keys always have a slash after the prefix: "claims" must not match "claims-of-2026/…" too.
             found.append(Output(setting, bucket, prefix if prefix.endswith("/") or not prefix else f"{prefix}/"))
     return tuple(found)
 
 
 def pairs(outputs: tuple[Output, ...]) -> tuple[tuple[str, str], ...]:
-    """Return them as (bucket, prefix), the form that routing asks for."""
+    """Return the outputs as (bucket, prefix), the form that routing takes."""
     return tuple((output.bucket, output.prefix) for output in outputs)

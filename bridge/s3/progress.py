@@ -1,7 +1,7 @@
-"""The checkpoint of a long job: what ``obj.progress`` is.
+"""The checkpoint of a long task: the class of ``obj.progress``.
 
-It lives in the record of the run's claim (bridge/idempotency), under the run's owner token, so that a run whose claim
-was taken over cannot overwrite the checkpoint of the one that goes on.
+The checkpoint is stored in the record of the run's claim (bridge/idempotency), under the run's owner token. A run whose
+claim was taken over therefore cannot overwrite the checkpoint of the run that took over.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MAX_BYTES = 65_536
 
 
 class Keeper(Protocol):
-    """Where a checkpoint is kept from one run to the next."""
+    """The place that keeps a checkpoint from one run to the next."""
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -22,7 +22,7 @@ class Keeper(Protocol):
         ...
 
     def save(self, progress: Mapping[str, Any]) -> None:
-        """Keep a new one."""
+        """Keep a new checkpoint."""
         ...
 
 
@@ -30,11 +30,12 @@ class Progress:
     """Load and save the checkpoint of one object's work.
 
     Without an idempotency store (a plain call, a test, ``BRIDGE_IDEMPOTENCY_URL`` not set, ``idempotent=False``) the
-    checkpoint lasts as long as the object in memory: each run then begins anew, and nothing else changes.
+    checkpoint exists only in memory, as long as the object. Each run then starts from the beginning; nothing else
+    changes.
     """
 
     def __init__(self, keeper: Keeper | None = None) -> None:
-        """``keeper`` None: in memory."""
+        """``keeper`` None keeps the checkpoint in memory only."""
         self._keeper = keeper
         self._text = "{}"
 
@@ -46,17 +47,18 @@ class Progress:
         return loaded
 
     def save(self, progress: Mapping[str, Any]) -> None:
-        """Keep a checkpoint in place of the last one: a dict of JSON values, at most 64 KB as JSON.
+        """Replace the checkpoint: a dict of JSON values, at most 64 KB as JSON.
 
-        Costs one write to the store, so once every few seconds is often enough. Raises TypeError or ValueError for
-        what cannot be kept, ClaimLost when this run has been overtaken (its time limit had passed: let it end),
-        StoreUnavailable when the store cannot be reached (the task may go on and try later).
+        Each call costs one write to the store, so call it only every few seconds. Raises TypeError or ValueError when
+        ``progress`` cannot be stored. Raises ClaimLost when another run has taken over because this run's time limit
+        has passed; the task should stop. Raises StoreUnavailable when the store is unreachable; the task may continue
+        and save later.
         """
         if not isinstance(progress, Mapping):
-            raise TypeError(f"progress is a dict, not {type(progress).__name__}")
+            raise TypeError(f"progress must be a dict, not {type(progress).__name__}")
         text = json.dumps(dict(progress), allow_nan=False)
         if len(text.encode()) > MAX_BYTES:
-            raise ValueError(f"progress has {len(text.encode())} bytes as JSON, at most {MAX_BYTES} are kept")
+            raise ValueError(f"progress has {len(text.encode())} bytes as JSON, but at most {MAX_BYTES} are allowed")
         if self._keeper is not None:
             self._keeper.save(json.loads(text))
         else:

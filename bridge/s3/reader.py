@@ -1,10 +1,10 @@
 """S3 as the source of objects.
 
-How a read gets the very object that an event announced: it asks for the event's version id; without one it sends
-``If-Match`` with the event's eTag, so that S3 itself refuses bytes which somebody has put there since
+A read gets exactly the object version that an event announced. It requests the event's version id. Without one it sends
+``If-Match`` with the event's eTag, so S3 itself refuses bytes that were written after the event
 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html).
 
-This module imports boto3, so it is imported by the first read (or write) and not with the worker.
+This module imports boto3, so the first read or write imports it, and the start of a worker does not.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _CONFLICT_TRIES = 5
 
 
 def read_arguments(obj: ReadableObject, *, conditional: bool = True) -> dict[str, str]:
-    """The arguments with which GetObject and HeadObject read this very object. Pure.
+    """Return the arguments with which GetObject and HeadObject read exactly this version of the object. Pure.
 
-    The version id ``null`` stays the same when its bytes do not: where versioning is suspended, the next put
-    overwrites it (AWS: "Adding objects to versioning-suspended buckets"). So it goes with the eTag.
+    The version id ``null`` does not identify the bytes: where versioning is suspended, the next put overwrites that
+    version (AWS: "Adding objects to versioning-suspended buckets"). So ``null`` is sent together with the eTag.
     """
     arguments = {"Bucket": obj.bucket, "Key": obj.key}
     if obj.version_id:
@@ -66,8 +66,8 @@ class _S3Source:
         return _Stream(_Body(response["Body"]), BUFFER_BYTES)
 
     def download(self, obj: ReadableObject, path: Path) -> None:
-        # The event's size saves small files the HEAD. Where the object may have changed it can be wrong, which costs
-        # speed and nothing else.
+        # The event's size saves the HEAD for small files. If the object has changed, the size may be wrong, which only
+        # costs speed.
         head = self.head(obj) if obj.size is None or obj.size >= PARALLEL_FROM_BYTES else None
         if head is not None and head["size"] >= PARALLEL_FROM_BYTES:
             obj.check_size(head["size"])
@@ -76,7 +76,7 @@ class _S3Source:
             except ObjectChanged:
                 if not obj.allow_changed:
                     raise
-                # It may change again at any time: now by one single GET, which is of one object whatever happens.
+                # It may change again at any time. A single GET always returns one version.
             else:
                 return
         with self.open(obj) as body, path.open("wb") as file:
@@ -106,25 +106,25 @@ class _S3Source:
                 code = error.response["Error"]["Code"]
                 if code in PRECONDITION_FAILED:
                     return False
-                # Another conditional write of this key was under way: whether it came through, the next try tells.
+                # Another conditional write of this key was in progress; the next try shows whether it succeeded.
                 if code not in WRITE_CONFLICT or attempt == _CONFLICT_TRIES:
                     raise
             else:
                 return True
             if start is not None:
                 cast(BinaryIO, body).seek(start)
-            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 - spreads tries, is no secret
-        raise AssertionError("the loop has no end of its own")
+            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 - spreads tries, not a secret
+        raise AssertionError("unreachable: the loop ends only by return or raise")
 
 
 S3_SOURCE = _S3Source()
 
 
 class _Body(io.RawIOBase):
-    """botocore's StreamingBody as a raw stream, for a BufferedReader to stand on.
+    """botocore's StreamingBody as the raw stream of a BufferedReader.
 
-    A StreamingBody by itself iterates over pieces of 1 KB where a file iterates over lines, and its ``with`` gives
-    the urllib3 response, which checks no checksum. Both reads used here do check length and checksum at the end.
+    A StreamingBody iterates over pieces of 1 KB where a file iterates over lines, and its ``with`` returns the urllib3
+    response, which verifies no checksum. Both read methods used here verify length and checksum at the end.
     """
 
     def __init__(self, body: Any) -> None:
@@ -146,7 +146,7 @@ class _Body(io.RawIOBase):
         return self._counted(self._body.read())
 
     def take(self, size: int) -> bytes:
-        """``size`` bytes, fewer only at the end of the object. The empty read there is what checks the length."""
+        """Return ``size`` bytes, fewer only at the end of the object, where the empty read verifies the length."""
         content = self._counted(self._body.read(size))
         while len(content) < size and (more := self._counted(self._body.read(size - len(content)))):
             content += more
@@ -157,16 +157,16 @@ class _Body(io.RawIOBase):
         return content
 
     def close(self) -> None:
-        # Closed before its end, a body takes its connection with it: the rest of the bytes would still be in there.
+        # Closing a body before its end also closes the connection, because the unread bytes are still in it.
         self._body.close()
         super().close()
 
 
 class _Stream(io.BufferedReader):
-    """What a task reads from: a BufferedReader whose large reads do not pass through ``readinto``.
+    """The stream that a task reads: a BufferedReader whose large reads bypass ``readinto``.
 
-    urllib3 (2.8) answers ``readinto`` by reading into bytes of its own and copying them, and a read of a mebibyte then
-    takes 0.5 ms where the bytes themselves are there after 0.2 ms.
+    For ``readinto`` urllib3 (2.8) reads into its own bytes and copies them. A read of one mebibyte then takes 0.5 ms
+    instead of 0.2 ms.
     """
 
     raw: _Body
@@ -178,7 +178,7 @@ class _Stream(io.BufferedReader):
 
 
 def _ask(call: Callable[..., Any], obj: ReadableObject, *, conditional: bool = True) -> Any:
-    """The answer of a client's method about this object; refusals that mean gone or changed become our errors."""
+    """Return a client method's answer for this object; raises ObjectGone or ObjectChanged if S3's error means that."""
     try:
         return call(**read_arguments(obj, conditional=conditional))
     except ClientError as error:
@@ -191,21 +191,21 @@ def _ask(call: Callable[..., Any], obj: ReadableObject, *, conditional: bool = T
 
 
 def _refusal(obj: ReadableObject, error: ClientError) -> ObjectGone | ObjectChanged | None:
-    """What a ClientError means for this object, or None when it means neither."""
+    """Return ObjectGone or ObjectChanged if the ClientError means that, else None."""
     code = error.response["Error"]["Code"]
     version = f" (version {obj.version_id})" if obj.version_id else ""
     if code in NO_SUCH_OBJECT | NO_SUCH_BUCKET | DELETE_MARKER:
         return ObjectGone(f"{obj.url}{version} no longer exists: S3 answered {code}")
     if code in PRECONDITION_FAILED:
-        return ObjectChanged(f"{obj.url}{version} was overwritten since its event (eTag {obj.etag})")
+        return ObjectChanged(f"{obj.url}{version} was overwritten after its event (eTag {obj.etag})")
     return None
 
 
 def _copy_in_parts(obj: ReadableObject, head: ObjectHead, path: Path) -> None:
-    """Write the object that ``head`` saw to ``path``, over several connections. Raises ObjectChanged, ObjectGone.
+    """Write the object version of ``head`` to ``path`` over several connections. Raises ObjectChanged, ObjectGone.
 
     boto3's ``download_file`` accepts VersionId but not IfMatch (s3transfer.constants.ALLOWED_DOWNLOAD_ARGS). The
-    transfer manager below it sends If-Match with every range, once a subscriber has given it the eTag.
+    transfer manager below it sends If-Match with every range when a subscriber provides the eTag.
     """
 
     class Pin(BaseSubscriber):
@@ -218,16 +218,16 @@ def _copy_in_parts(obj: ReadableObject, head: ObjectHead, path: Path) -> None:
         multipart_chunksize=PART_BYTES,
         max_concurrency=PARALLEL_PARTS,
         io_chunksize=MEBIBYTE,
-        max_io_queue=2 * PARALLEL_PARTS,  # pieces of the line above that may wait for a slow disk: 16 MiB
-        preferred_transfer_client="classic",  # the other one (CRT) sends no If-Match and does not survive a fork
+        max_io_queue=2 * PARALLEL_PARTS,  # chunks of io_chunksize that may wait for a slow disk: 16 MiB
+        preferred_transfer_client="classic",  # the CRT client sends no If-Match and does not survive a fork
     )
     version = {"VersionId": obj.version_id} if obj.version_id else {}
     try:
-        # A file object: given a name, the manager would make a second temporary file of its own.
+        # A file object, because for a file name the manager would create a second temporary file.
         with path.open("wb") as file, create_transfer_manager(s3_client(obj.region), config) as manager:
             manager.download(obj.bucket, obj.key, file, version, [Pin()]).result()
-    except S3DownloadFailedError as error:  # its word for 412, and for nothing else
-        raise ObjectChanged(f"{obj.url} was overwritten while it was downloaded") from error
+    except S3DownloadFailedError as error:  # raised for 412 and nothing else
+        raise ObjectChanged(f"{obj.url} was overwritten during its download") from error
     except ClientError as error:
         refusal = _refusal(obj, error)
         if refusal is None:

@@ -1,4 +1,4 @@
-"""What S3 says of an object, in a listing or in answer to a HEAD, and what a reader needs to know of one. Pure."""
+"""Types for objects: an entry of a listing, the answer to a HEAD, and what a reader needs of an object. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Protocol, TypedDict
 
 
 class ObjectHead(TypedDict):
-    """What S3 says about an object without sending it (HeadObject)."""
+    """What S3 reports about an object without its bytes (HeadObject)."""
 
     size: int  # bytes
-    etag: str  # as events have it: without the quotes that HTTP puts around it
+    etag: str  # without the quotes of the HTTP header, as in events
     content_type: str | None
     metadata: dict[str, str]  # the user's own, x-amz-meta-*
     last_modified: datetime  # with its time zone
     version_id: str | None  # None where the bucket has never had versioning
-    storage_class: str  # S3 leaves STANDARD out of its answer; here it is said
+    storage_class: str  # S3 omits STANDARD from its answer; here it is filled in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One object as S3 lists it: ``size`` in bytes, ``modified`` with its time zone, ``etag`` without quotes.
+    """One object of a listing: ``size`` in bytes, ``modified`` with its time zone, ``etag`` without quotes.
 
-    ``version_id`` is None where the listing has none, and for the version ``null``, which S3's events leave out too.
+    ``version_id`` is None when the listing has none, and for the version ``null``, which S3 events omit too.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Listed:
 
 
 class ReadableObject(Protocol):
-    """The parts of ``S3Object`` that the reader uses; see there for what each means."""
+    """The parts of ``S3Object`` that the reader uses; ``S3Object`` documents them."""
 
     @property
     def bucket(self) -> str: ...  # noqa: D102 - as in S3Object

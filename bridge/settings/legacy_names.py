@@ -1,7 +1,7 @@
-"""The settings of the SQS-to-S3 processor, a service that came before ``tasks.archive``, read as ours. Pure.
+"""The settings of the SQS-to-S3 processor, the predecessor of ``tasks.archive``, translated to bridge settings. Pure.
 
-They count only where ``BRIDGE_TASK_MODULES`` names ``tasks.archive``: ``S3_BUCKET_NAME`` is a name that any program may
-use for a purpose of its own, and there it must not make a prefix of that bucket our output.
+They count only where ``BRIDGE_TASK_MODULES`` names ``tasks.archive``. Any program may use a variable such as
+``S3_BUCKET_NAME`` for its own purpose; there it must not turn a prefix of that bucket into the bridge's own output.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 ARCHIVE_MODULE = "tasks.archive"
-#: What that service wrote under when ``S3_PREFIX`` was not set.
+#: The prefix under which that service wrote when ``S3_PREFIX`` was not set.
 OLD_PREFIX = "sqs-messages/"
 
 
 def translate(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return ``given`` with our names filled in from old ones, and each name so filled with the old ones behind it.
+    """Return ``given`` with bridge settings added from old names, and for each added setting the old names used.
 
-    ``given`` holds variables in force: stripped, without empty ones. A name of ours that is set is left as it is.
+    ``given`` holds the variables in force: stripped, without empty ones. A bridge setting that is set is kept as it is.
     """
     filled: dict[str, str] = {}
     behind: dict[str, tuple[str, ...]] = {}
@@ -31,7 +31,7 @@ def translate(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple
 
     if "POLL_INTERVAL_SECONDS" in given:
         fill("BRIDGE_POLL_INTERVAL_SECONDS", given["POLL_INTERVAL_SECONDS"], "POLL_INTERVAL_SECONDS")
-        # That service slept after every poll; ours, left alone, only after one that brought nothing.
+        # That service slept after every poll. The bridge's default is to sleep only after an empty poll.
         fill("BRIDGE_POLL_MODE", "paced", "POLL_INTERVAL_SECONDS")
     if "MAX_MESSAGES_PER_POLL" in given:
         fill("BRIDGE_MAX_MESSAGES_PER_POLL", given["MAX_MESSAGES_PER_POLL"], "MAX_MESSAGES_PER_POLL")
@@ -42,7 +42,7 @@ def translate(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple
 
 
 def in_use(given: Mapping[str, str]) -> dict[str, str]:
-    """Return each old name that is in use with what it stands for, such as ``BRIDGE_MAX_MESSAGES_PER_POLL=10``."""
+    """Return each old name in use with the setting it stands for, such as ``BRIDGE_MAX_MESSAGES_PER_POLL=10``."""
     translated, behind = translate(given)
     found: dict[str, list[str]] = {}
     for ours, old_names in behind.items():

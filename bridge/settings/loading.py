@@ -1,7 +1,7 @@
-"""Loading the settings from the environment, when a worker or command starts, with all faults told at once.
+"""Load the settings from the environment when a worker or command starts, and report all errors together.
 
-Importing this module reads nothing, so that a task can be imported, tested and called without any setting. Each
-``load_…`` function requires only what its command needs. The settings themselves are in bridge/settings/model.py.
+Importing this module reads no setting, so a task can be imported, tested and called without any. Each ``load_…``
+function requires only the settings that its command needs. bridge/settings/model.py declares the settings.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ _S = TypeVar("_S", bound=Settings)
 
 
 def load_worker_settings(environ: Mapping[str, str] | None = None) -> WorkerSettings:
-    """All settings, from ``environ`` (default: the process's environment).
+    """Load all settings from ``environ`` (default: the process's environment).
 
-    Raises SettingsError, whose text is one line with every fault, separated by "; ".
+    Raises SettingsError, whose text is one line with every error, separated by "; ".
     """
     return _load(WorkerSettings, environ, "SQS_QUEUE_URL")
 
 
 def load_task_queue_settings(environ: Mapping[str, str] | None = None) -> TaskQueueSettings:
-    """For a process that only sends Celery messages, such as a web server. Requires nothing.
+    """Load the settings of a process that only sends Celery messages, such as a web server. Requires none.
 
     Raises SettingsError like load_worker_settings.
     """
@@ -85,75 +85,87 @@ def load_task_queue_settings(environ: Mapping[str, str] | None = None) -> TaskQu
 
 
 def load_health_settings(environ: Mapping[str, str] | None = None) -> HealthSettings:
-    """Where the worker serves its health. Requires nothing. Raises SettingsError like load_worker_settings."""
+    """Load the worker's health address. Requires no setting. Raises SettingsError like load_worker_settings."""
     return _load(HealthSettings, environ, None)
 
 
 def load_monitor_settings(environ: Mapping[str, str] | None = None) -> MonitorSettings:
-    """For a process that watches or commands workers. Requires nothing. Raises like load_worker_settings."""
+    """Load the settings of a process that monitors or controls workers. Requires none.
+
+    Raises SettingsError like load_worker_settings.
+    """
     return _load(MonitorSettings, environ, None)
 
 
 def load_operator_settings(
     environ: Mapping[str, str] | None = None, region_from: str = "SQS_QUEUE_URL"
 ) -> OperatorSettings:
-    """For a command that an operator types: all settings, none required; each command asks for its own.
+    """Load all settings for an operator's command. Requires none; each command checks what it needs.
 
-    ``region_from`` names the setting whose queue URL may name the region. Raises SettingsError like
+    ``region_from`` is the name of the setting whose queue URL may name the region. Raises SettingsError like
     load_worker_settings.
     """
     return _load(OperatorSettings, environ, region_from)
 
 
 def load_results_settings(environ: Mapping[str, str] | None = None) -> ResultsSettings:
-    """For a shipped task that writes results. Requires nothing. Raises SettingsError like load_worker_settings."""
+    """Load the settings of a shipped task that writes results. Requires none.
+
+    Raises SettingsError like load_worker_settings.
+    """
     return _load(ResultsSettings, environ, "SQS_QUEUE_URL")
 
 
 def load_archive_settings(environ: Mapping[str, str] | None = None) -> ArchiveSettings:
-    """For ``tasks.archive``. Requires nothing. Raises SettingsError like load_worker_settings."""
+    """Load the settings of ``tasks.archive``. Requires none. Raises SettingsError like load_worker_settings."""
     return _load(ArchiveSettings, environ, "SQS_QUEUE_URL")
 
 
 def load_job_settings(environ: Mapping[str, str] | None = None) -> JobSettings:
-    """For ``tasks.launch_job``. Requires nothing. Raises SettingsError like load_worker_settings."""
+    """Load the settings of ``tasks.launch_job``. Requires none. Raises SettingsError like load_worker_settings."""
     return _load(JobSettings, environ, "SQS_QUEUE_URL")
 
 
 def legacy_names_in_use(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Settings of the service that ``tasks.archive`` takes over from → the setting of ours that each stands for."""
+    """Return each setting of the predecessor of ``tasks.archive`` that is in use, with the setting it stands for."""
     return legacy_names.in_use(rules.in_force(os.environ if environ is None else environ))
 
 
 def load_retry_settings(environ: Mapping[str, str] | None = None) -> RetrySettings:
-    """The defaults for tasks that do not say. Requires nothing. Raises SettingsError like load_worker_settings."""
+    """Load the retry defaults for tasks. Requires no setting. Raises SettingsError like load_worker_settings."""
     return _load(RetrySettings, environ, None)
 
 
 def load_queue_settings(environ: Mapping[str, str] | None = None) -> QueueSettings:
-    """For a command that looks at queues or sends to them. Requires nothing. Raises like load_worker_settings."""
+    """Load the settings of a command that reads queues or sends to them. Requires none.
+
+    Raises SettingsError like load_worker_settings.
+    """
     given = rules.in_force(os.environ if environ is None else environ)
     named = (name for name in ("SQS_QUEUE_URL", "SQS_TASK_QUEUE_URL", "SQS_DLQ_URL") if name in given)
     return _load(QueueSettings, given, next(named, "SQS_QUEUE_URL"))
 
 
 def load_routing_settings(environ: Mapping[str, str] | None = None) -> RoutingSettings:
-    """For a command that says which task takes a message. Raises SettingsError like load_worker_settings."""
+    """Load the settings of a command that shows which task takes a message.
+
+    Raises SettingsError like load_worker_settings.
+    """
     return _load(RoutingSettings, environ, "SQS_QUEUE_URL")
 
 
 def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | None) -> _S:
-    """``cls`` from the environment; ``queue_name`` is the setting whose queue URL may name the region."""
+    """Load ``cls`` from the environment; ``queue_name`` is the setting whose queue URL may name the region."""
     given, behind = legacy_names.translate(rules.in_force(os.environ if environ is None else environ))
-    # A process that only sends is somebody's own: its SQS_… names need not be ours, and a broker URL does not redirect
-    # the transport that the app names itself. A worker is ours alone, and so is a command.
-    ours = issubclass(cls, (QueueSettings, RoutingSettings))
-    faults = rules.unknown_names(given, _names(WorkerSettings)) if ours else []
+    # In a process that only sends, such as a user's web server, SQS_… variables may belong to other software, and a
+    # broker URL does not change the transport that the app names itself. A worker or a command runs nothing else.
+    bridge_process = issubclass(cls, (QueueSettings, RoutingSettings))
+    faults = rules.unknown_names(given, _names(WorkerSettings)) if bridge_process else []
     if issubclass(cls, WorkerSettings):
         faults += rules.redirects(given)
     source = EnvSettingsSource(cls)
-    # The source has just read the process's environment; only the one we were given counts, and only our own names
-    # in it: a variable called "max_retries" must not fill the field of that name.
+    # The source has just read the process's environment, but only the given environment counts. Only the variables of
+    # settings are passed on: a variable called "max_retries" must not fill the field of that name.
     source.env_vars = {name: given[name] for name in _names(cls) if name in given}
     values: dict[str, Any] = source()
     if queue_name is not None and issubclass(cls, RegionalSettings):
@@ -171,12 +183,12 @@ def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | No
 
 
 def _names(cls: type[Settings]) -> list[str]:
-    """The variables that fill ``cls``, in the order of its fields."""
+    """Return the names of the variables that fill ``cls``, in the order of its fields."""
     return [field.validation_alias for field in cls.model_fields.values() if isinstance(field.validation_alias, str)]
 
 
 def _region(given: Mapping[str, str], queue_name: str) -> str | None:
-    """The region for the clients, or None when there is no sound queue URL to need one. Raises Faults."""
+    """Return the region for the clients, or None when no valid queue URL needs one. Raises Faults."""
     url: str | None = given.get(queue_name, "").split(",")[0].strip()
     if not url or rules.queue_url_fault(url, queue_name) is not None:
         url = None
@@ -184,22 +196,25 @@ def _region(given: Mapping[str, str], queue_name: str) -> str | None:
     region = region_for(url, given, None if in_environment else _profile_region(given))
     if region is not None and not is_region_name(region):
         name = next((n for n in ("AWS_REGION", "AWS_DEFAULT_REGION") if n in given), "region in the AWS profile")
-        raise Faults([f"{name}={shown(region)}: is not the name of a region"])
+        raise Faults([f"{name}={shown(region)}: is not a region name, such as eu-west-1"])
     if region is None and url is not None:
         if is_aws_host(url):
-            raise Faults([f"AWS_REGION is not set, and {queue_name}={shown(url)} names no region: set AWS_REGION"])
+            raise Faults([f"AWS_REGION is not set and {queue_name}={shown(url)} names no region: set AWS_REGION"])
         return EMULATOR_REGION
     return region
 
 
 def _profile_region(given: Mapping[str, str]) -> str | None:
-    """The region of the AWS profile that ``given`` names, or of the default profile. Raises Faults if unreadable."""
+    """Return the region of the AWS profile that ``given`` names, else of the default profile.
+
+    Raises Faults when the AWS configuration cannot be read.
+    """
     # Imported here because it takes a third of a second, and most containers name their region in the environment.
     import botocore.session
     from botocore.exceptions import BotoCoreError
 
     profile = given.get("AWS_DEFAULT_PROFILE") or given.get("AWS_PROFILE")
-    # With no variable named in its place, each of these comes from the environment we were given, not the process's.
+    # No environment variable is named here, so botocore takes each value from ``given`` and not from the process.
     session = botocore.session.Session(
         session_vars={
             "profile": (None, None, profile, None),
@@ -211,16 +226,17 @@ def _profile_region(given: Mapping[str, str]) -> str | None:
     try:
         region = session.get_scoped_config().get("region")
     except BotoCoreError as error:
-        raise Faults([f"the AWS configuration cannot be used: {shown(str(error))}"]) from error
+        raise Faults([f"the AWS configuration cannot be read: {shown(str(error))}"]) from error
     return region if isinstance(region, str) and region else None
 
 
 def _fault_texts(
     error: ErrorDetails, cls: type[Settings], given: Mapping[str, str], behind: Mapping[str, tuple[str, ...]]
 ) -> Sequence[str]:
-    """What one of pydantic's errors means to a user, in one or more complete texts.
+    """Return one pydantic error as one or more complete texts for a user.
 
-    ``behind`` are the old names that a setting was filled from: the user must find the one that is really there.
+    ``behind`` holds the old names from which a setting was filled, so that the text can name the variable that the user
+    has set.
     """
     key = error["loc"][0]
     name, field = next((f.validation_alias, f) for n, f in cls.model_fields.items() if key in (n, f.validation_alias))
@@ -235,7 +251,7 @@ def _fault_texts(
 
 
 def _rule(field: FieldInfo, error: ErrorDetails) -> str:
-    """The rule that a value broke, told from the declaration: pydantic names only the one bound that was crossed."""
+    """Return the rule that a value broke, from the field's declaration: pydantic names only the bound it violated."""
     types = (field.annotation, *get_args(field.annotation))
     choices = [choice for type_ in types for choice in get_args(type_) if isinstance(choice, str)]
     if choices:

@@ -1,10 +1,10 @@
 """The settings as types: names, defaults, ranges and the checks across them.
 
-docs/settings.md is the same table for users, and a test compares the two. bridge/settings/loading.py fills
-these classes from an environment; constructing one reads nothing but its arguments (and, left unsaid, the host's name).
+docs/settings.md is the same table for users, and a test compares the two. bridge/settings/loading.py fills these
+classes from an environment. Constructing one reads only its arguments (and the host name, when ``pod_name`` is unset).
 
-A check across settings is written at the field that comes later: a field that is itself at fault is then missing from
-``info.data``, so that every other fault is still told at once.
+A check across settings is a validator of the field that comes later. An invalid earlier field is then missing from
+``info.data``, and all other errors are still reported together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bridge.text import shown, without_credentials
 
 
 class Settings(BaseSettings):
-    """Base of all settings: frozen, and filled from constructor arguments only (field names or variable names)."""
+    """Base class of all settings: frozen, and filled only from constructor arguments (field or variable names)."""
 
     model_config = SettingsConfigDict(
         frozen=True, case_sensitive=True, populate_by_name=True, validate_default=True, hide_input_in_errors=True
@@ -37,13 +37,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Nothing but the constructor's arguments."""
-        # The loaders hand over what they read from the environment they were given: nothing else may slip in.
+        """Return the constructor's arguments as the only source."""
+        # The loaders pass what they read from the environment they were given; no other source may add to it.
         return (init_settings,)
 
 
 class HealthSettings(Settings):
-    """Where a worker serves its health; port 0 means nowhere."""
+    """The address of a worker's health server; port 0 switches it off."""
 
     health_host: Annotated[str, BeforeValidator(rules.address)] = Field(
         "127.0.0.1", validation_alias="BRIDGE_HEALTH_HOST"
@@ -52,14 +52,14 @@ class HealthSettings(Settings):
 
     @property
     def health_url(self) -> str | None:
-        """``http://127.0.0.1:8080``, or None when it is switched off."""
+        """URL such as ``http://127.0.0.1:8080``, or None when the health server is off."""
         if not self.health_port:
             return None
         return f"http://{f'[{self.health_host}]' if ':' in self.health_host else self.health_host}:{self.health_port}"
 
 
 class MonitorSettings(Settings):
-    """The bus for Celery's events and remote control; ``monitor_url`` None: there is none. It may hold a password."""
+    """The bus for Celery's events and remote control; ``monitor_url`` is None without one and may hold a password."""
 
     monitor_url: SecretStr | None = Field(None, validation_alias="BRIDGE_MONITOR_URL")
 
@@ -67,23 +67,23 @@ class MonitorSettings(Settings):
     @classmethod
     def _is_bus(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and (fault := rules.bus_url_fault(url.get_secret_value())):
-            raise Faults([f"BRIDGE_MONITOR_URL: {fault}"])  # the value is not repeated: it may hold a password
+            raise Faults([f"BRIDGE_MONITOR_URL: {fault}"])  # without the value: it may hold a password
         return url
 
     @property
     def monitor_shown(self) -> str | None:
-        """The bus without user and password, fit for logs."""
+        """The bus URL without user and password, safe for logs."""
         return None if self.monitor_url is None else without_credentials(self.monitor_url.get_secret_value())
 
 
 class RegionalSettings(Settings):
-    """For a command that makes AWS clients; ``region`` is None when nothing names one."""
+    """Settings of a command that makes AWS clients; ``region`` is None when nothing names one."""
 
-    region: str | None = None  # no variable of ours: follows from AWS_REGION and its kin, see bridge/settings/region.py
+    region: str | None = None  # from AWS_REGION and the like, not from a BRIDGE_ variable: bridge/settings/region.py
 
 
 class TaskQueueSettings(RegionalSettings):
-    """What a process needs that only sends Celery's own messages (``.delay()``)."""
+    """Settings of a process that only sends Celery messages (``.delay()``)."""
 
     sqs_task_queue_url: str | None = Field(None, validation_alias="SQS_TASK_QUEUE_URL")
 
@@ -94,7 +94,7 @@ class TaskQueueSettings(RegionalSettings):
 
 
 class ResultsSettings(RegionalSettings):
-    """What the shipped tasks need to write their results; ``results_url`` ends with exactly one slash."""
+    """Where the shipped tasks write their results; ``results_url`` ends with exactly one slash."""
 
     results_url: str | None = Field(None, validation_alias="BRIDGE_RESULTS_URL")
 
@@ -105,10 +105,10 @@ class ResultsSettings(RegionalSettings):
 
 
 class IdempotencySettings(RegionalSettings):
-    """The store that makes repeats harmless; ``idempotency_url`` None: there is none."""
+    """The idempotency store; ``idempotency_url`` is None without one."""
 
     idempotency_url: str | None = Field(None, validation_alias="BRIDGE_IDEMPOTENCY_URL")
-    # SQS keeps a message for 14 days at most, and a dead letter as long again.
+    # SQS keeps a message for at most 14 days in its queue, and for at most 14 more in the dead-letter queue.
     idempotency_ttl_seconds: int = Field(
         2_592_000, ge=86_400, le=315_360_000, validation_alias="BRIDGE_IDEMPOTENCY_TTL_SECONDS"
     )
@@ -120,7 +120,7 @@ class IdempotencySettings(RegionalSettings):
 
 
 class ArchiveSettings(RegionalSettings):
-    """What ``tasks.archive`` needs; ``archive_url`` ends with exactly one slash."""
+    """Where ``tasks.archive`` writes; ``archive_url`` ends with exactly one slash."""
 
     archive_url: str | None = Field(None, validation_alias="BRIDGE_ARCHIVE_URL")
 
@@ -131,7 +131,7 @@ class ArchiveSettings(RegionalSettings):
 
 
 class JobSettings(ResultsSettings):
-    """What ``tasks.launch_job`` needs; ``job_template`` is the path of a manifest; None: the one that comes along."""
+    """Settings of ``tasks.launch_job``; ``job_template`` is the path of a manifest, or None for the shipped one."""
 
     job_template: Annotated[str | None, BeforeValidator(rules.printable)] = Field(
         None, validation_alias="BRIDGE_JOB_TEMPLATE"
@@ -139,12 +139,12 @@ class JobSettings(ResultsSettings):
 
 
 class RetrySettings(Settings):
-    """The defaults for tasks that do not say."""
+    """The retry and time limit defaults for tasks that set none."""
 
     max_retries: int = Field(5, ge=0, le=1000, validation_alias="BRIDGE_MAX_RETRIES")
     retry_backoff_seconds: int = Field(2, ge=1, le=43_200, validation_alias="BRIDGE_RETRY_BACKOFF_SECONDS")
     retry_backoff_max_seconds: int = Field(600, ge=1, le=43_200, validation_alias="BRIDGE_RETRY_BACKOFF_MAX_SECONDS")
-    # SQS ends every lease 43,200 s after the receive; the rest up to there is room to settle the message.
+    # SQS ends every lease 43,200 s after the receive; the 1,200 s in between are left to settle the message.
     task_time_limit_seconds: float = Field(
         3600, ge=1, le=42_000, allow_inf_nan=False, validation_alias="BRIDGE_TASK_TIME_LIMIT_SECONDS"
     )
@@ -154,12 +154,13 @@ class RetrySettings(Settings):
     def _not_below_backoff(cls, longest: int, info: ValidationInfo) -> int:
         first = info.data.get("retry_backoff_seconds", longest)
         if first > longest:
-            raise Faults([f"BRIDGE_RETRY_BACKOFF_SECONDS={first}: is above BRIDGE_RETRY_BACKOFF_MAX_SECONDS={longest}"])
+            text = f"BRIDGE_RETRY_BACKOFF_SECONDS={first}: must not exceed BRIDGE_RETRY_BACKOFF_MAX_SECONDS={longest}"
+            raise Faults([text])
         return longest
 
 
 class QueueSettings(TaskQueueSettings):
-    """What a command needs that looks at queues or sends to them; each one says what it requires of these."""
+    """Settings of a command that reads queues or sends to them; each command checks which of them it requires."""
 
     sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="SQS_QUEUE_URL")
     sqs_dlq_url: str | None = Field(None, validation_alias="SQS_DLQ_URL")
@@ -174,8 +175,8 @@ class QueueSettings(TaskQueueSettings):
         faults = rules.repeats(urls, name, rules.same_queue)
         task_queue = info.data.get("sqs_task_queue_url")
         if task_queue and any(rules.same_queue(task_queue, url) for url in urls):
-            # On the S3 queue a Celery message is dead-lettered, never run: every .delay() would end there.
-            faults.append(f"SQS_TASK_QUEUE_URL={shown(task_queue)}: must not be a queue of SQS_QUEUE_URL")
+            # On a queue of S3 events a Celery message is dead-lettered and never run, so every .delay() would fail.
+            faults.append(f"SQS_TASK_QUEUE_URL={shown(task_queue)}: must not be one of the queues in SQS_QUEUE_URL")
         if faults:
             raise Faults(faults)
         return urls
@@ -187,12 +188,14 @@ class QueueSettings(TaskQueueSettings):
             _queue_url(url, "SQS_DLQ_URL")
             sources = (*info.data.get("sqs_queue_urls", ()), info.data.get("sqs_task_queue_url"))
             if any(source and rules.same_queue(source, url) for source in sources):
-                raise ValueError("must not be a queue that the worker reads: a dead letter would come back for ever")
+                raise ValueError(
+                    "must not be a queue that the worker reads: it would receive dead-lettered messages again and again"
+                )
         return url
 
 
 class RoutingSettings(ResultsSettings, ArchiveSettings, IdempotencySettings):
-    """What decides which task takes a message; ``allowed_buckets`` are globs."""
+    """Settings that decide which task takes a message; ``allowed_buckets`` are globs."""
 
     task_modules: Annotated[tuple[str, ...], NoDecode] = Field(
         validation_alias="BRIDGE_TASK_MODULES", description="the modules with your tasks, in order of precedence"
@@ -221,10 +224,10 @@ class RoutingSettings(ResultsSettings, ArchiveSettings, IdempotencySettings):
 class WorkerSettings(
     RoutingSettings, JobSettings, QueueSettings, IdempotencySettings, RetrySettings, HealthSettings, MonitorSettings
 ):
-    """Everything a worker needs; all durations are in seconds.
+    """All settings of a worker; all durations are in seconds.
 
-    ``log_format`` None means text on a terminal and JSON elsewhere; ``region`` is set
-    whenever load_worker_settings made the object.
+    ``log_format`` None means text on a terminal and JSON elsewhere. ``region`` is always set when
+    load_worker_settings made the object.
     """
 
     sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -264,15 +267,15 @@ class WorkerSettings(
         limit = info.data.get("task_time_limit_seconds")
         if not heartbeat and lease is not None and limit is not None and limit > lease:
             raise ValueError(
-                f"the time limit of {limit:g} s is above the visibility timeout of {lease} s, so a message would come "
-                f"back while its task still runs: set BRIDGE_TASK_TIME_LIMIT_SECONDS (default 3600) to at most {lease} "
-                f"or BRIDGE_VISIBILITY_TIMEOUT_SECONDS (default 120) to at least {limit:g}"
+                f"the time limit of {limit:g} s exceeds the visibility timeout of {lease} s, so SQS would deliver a "
+                "message again while its task still runs: set BRIDGE_TASK_TIME_LIMIT_SECONDS (default 3600) to at most "
+                f"{lease} or BRIDGE_VISIBILITY_TIMEOUT_SECONDS (default 120) to at least {limit:g}"
             )
         return heartbeat
 
 
 class OperatorSettings(WorkerSettings):
-    """What an operator's command reads: the worker's settings, held to the same rules, and none of them required."""
+    """Settings of an operator's command: those of a worker, with the same rules, none of them required."""
 
     sqs_queue_urls: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="SQS_QUEUE_URL")
     task_modules: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="BRIDGE_TASK_MODULES")

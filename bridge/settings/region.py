@@ -1,7 +1,7 @@
 """Which AWS region the clients use. Pure: the caller reads the environment and the profile.
 
-Every client is given the region, because boto3 itself does not read ``AWS_REGION`` and sends a request to
-the endpoint of its client's region, whatever host the queue's URL names.
+Every client gets its region explicitly. boto3 itself does not read ``AWS_REGION``, and it sends a request to the
+endpoint of its client's region, whatever host the queue URL names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 EMULATOR_REGION = "us-east-1"
-"""For a queue on a host that is not AWS's when nothing names a region: an emulator needs one to sign with, any one."""
+"""The region for a queue on a host outside AWS when nothing names one: signing for an emulator needs any region."""
 
 # The DNS suffixes of all partitions, with and without IPv6 (partitions.json of botocore 1.44).
 _AWS_SUFFIXES = (
@@ -33,21 +33,21 @@ _AWS_SUFFIXES = (
 
 
 def region_for(queue_url: str | None, environ: Mapping[str, str], profile_region: str | None) -> str | None:
-    """The region by the rule: AWS_REGION, else AWS_DEFAULT_REGION, else the profile's, else the queue URL's host's.
+    """Return the region: AWS_REGION, else AWS_DEFAULT_REGION, else the profile's, else the one in the queue URL's host.
 
-    ``queue_url`` is the URL of the queue in use, or None; ``profile_region`` is the ``region`` of the AWS profile in
-    use, or None. An empty text counts as not given. None when nothing names a region. Raises nothing.
+    ``queue_url`` is the URL of the queue in use, or None. ``profile_region`` is the ``region`` of the AWS profile in
+    use, or None. An empty value counts as unset. Returns None when nothing names a region. Never raises.
     """
     named = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or profile_region
     return named or (region_of_queue_url(queue_url) if queue_url else None)
 
 
 def region_of_queue_url(url: str) -> str | None:
-    """The region that the host of a queue's URL names; None when it names none or is not a host of SQS at AWS.
+    """Return the region in the host of a queue URL; None when it names none or is not an SQS host of AWS.
 
     Hosts: https://docs.aws.amazon.com/general/latest/gr/sqs-service.html (regional, FIPS, dual-stack and the legacy
-    ``<region>.queue.amazonaws.com``, where ``queue.amazonaws.com`` is us-east-1); the endpoint of a VPC puts its own
-    name in front and ``vpce`` behind the region.
+    ``<region>.queue.amazonaws.com``, where ``queue.amazonaws.com`` is us-east-1). A VPC endpoint has its own name in
+    front and ``vpce`` after the region.
     """
     labels = _labels_before_suffix(url)
     if labels is None:
@@ -64,12 +64,12 @@ def region_of_queue_url(url: str) -> str | None:
 
 
 def is_aws_host(url: str) -> bool:
-    """Whether the URL's host is one of AWS's own."""
+    """Return whether the URL's host belongs to AWS."""
     return _labels_before_suffix(url) is not None
 
 
 def is_region_name(name: str) -> bool:
-    """Whether botocore would take ``name`` for a region: it must be a valid host label and not digits alone."""
+    """Return whether botocore accepts ``name`` as a region: it must be a valid host label with more than digits."""
     return re.fullmatch(r"(?!\d+$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name, re.ASCII) is not None
 
 

@@ -1,6 +1,6 @@
-"""Where ``.delay()`` sends: the task queue's settings, read on first use and again only when they change.
+"""The task queue's settings for ``.delay()``, loaded on first use and again only when they change.
 
-Reading them may open the AWS profile (about 20 ms), which is too much for every message a web process sends.
+Loading may open the AWS profile, which takes about 20 ms: too long for every message that a web process sends.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _NAMES = ("SQS_TASK_QUEUE_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE
 
 
 def task_queue_settings() -> TaskQueueSettings:
-    """Return the settings of a process that sends; raises SettingsError when they are at fault."""
+    """Return the settings of a process that sends Celery messages; raises SettingsError when they are invalid."""
     return _load(tuple(os.environ.get(name, "") for name in _NAMES))
 
 
 @lru_cache(maxsize=4)
 def _load(_: tuple[str, ...]) -> TaskQueueSettings:
     from bridge.settings.loading import (
-        load_task_queue_settings,  # pydantic takes 0.1 s to import, and a task module needs none
+        load_task_queue_settings,  # imported here: pydantic takes 0.1 s to import, and a task module needs none
     )
 
     return load_task_queue_settings(os.environ)

@@ -1,1 +1,1 @@
-"""SQS: clients, signed calls, queues, batches and quotas. Knows no Celery."""
+"""SQS: clients, signed calls, queues, batches and quotas. Independent of Celery."""

@@ -1,9 +1,8 @@
-"""SendMessageBatch and DeleteMessageBatch: every entry of the answer is read, and only what SQS confirms counts as
-done.
+"""SendMessageBatch and DeleteMessageBatch. Every entry of the answer is read, and only entries that SQS confirms count.
 
-``BatchSender`` sends many messages to one queue, ten per call, several calls at a time, and confirms them in order:
-everything before a confirmed message is confirmed too, so a sender that stops there can go on behind it. A message
-whose answer never came is sent again: at least once, never less.
+``BatchSender`` sends many messages to one queue, ten per call and several calls at a time. It confirms them in order:
+every message before a confirmed one is confirmed too, so a stopped sender can resume after the last confirmed message.
+A message without an answer is sent again, so each message is sent at least once.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bridge.errors import BridgeError
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 PARALLEL = 4
-#: Pauses in seconds before the entries that SQS failed are tried again; after the last they count as failed.
+#: Pauses in seconds before each retry of the entries that SQS failed; after the last retry they count as failed.
 PAUSES_SECONDS = (0.2, 1.0, 3.0, 9.0)
 
 _T = TypeVar("_T")
@@ -29,29 +28,29 @@ _T = TypeVar("_T")
 
 @dataclass
 class BatchAnswer:
-    """Positions of the entries: those that SQS confirmed, with its entry of each, and the others, with the reason."""
+    """Entries by position: ``done`` holds SQS's answer for a confirmed entry, ``failed`` the reason for any other."""
 
     done: dict[int, dict[str, Any]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
 
 class SendFailed(BridgeError):  # noqa: N818 - says what happened, as ObjectGone does
-    """SQS refused messages, or failed them until the patience ended; the text says how many and why."""
+    """SQS refused messages, or kept failing them until the retries ended; the text says how many and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing(Generic[_T]):
-    """A message body and what it stands for."""
+    """A message body, and the item that it was made from."""
 
     item: _T
     body: str
 
 
 class BatchSender(Generic[_T]):
-    """Sends to one queue; ``client`` must be one that retries (``sqs_client("send")``), with PARALLEL connections.
+    """Sends to one queue. ``client`` must retry (``sqs_client("send")``) and have PARALLEL connections.
 
-    ``rate`` is messages a second, None: as fast as it goes. ``stop`` ends it: nothing further is begun, and what is
-    under way is waited for.
+    ``rate`` is the limit in messages per second, or None for no limit. Setting ``stop`` ends the sending: no further
+    call starts, and calls in progress are awaited.
     """
 
     def __init__(self, client: Any, queue_url: str, *, rate: float | None, stop: threading.Event) -> None:
@@ -63,38 +62,39 @@ class BatchSender(Generic[_T]):
         self._count_lock = threading.Lock()
 
     def send(self, messages: Iterable[Outgoing[_T]]) -> Iterator[Sequence[_T]]:
-        """Yield the items of each batch that SQS has confirmed whole, in the order of ``messages``.
+        """Yield the items of each batch once SQS has confirmed all of its messages, in the order of ``messages``.
 
-        Raises SendFailed, the SDK's error, or what ``messages`` raises, after all batches before it were yielded.
+        Raises SendFailed, an error of the SDK, or the error that ``messages`` raises. All batches before the error are
+        yielded first.
         """
-        under_way: deque[tuple[list[_T], Future[None]]] = deque()
-        broken: Exception | None = None
+        in_progress: deque[tuple[list[_T], Future[None]]] = deque()
+        source_error: Exception | None = None
         batches = self._paced(messages)
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="send") as pool:
             while True:
                 try:
                     batch = next(batches, None)
-                except Exception as error:  # noqa: BLE001 - raised again below, when what is under way has been told
-                    broken, batch = error, None
+                except Exception as error:  # noqa: BLE001 - raised again below, after the batches in progress
+                    source_error, batch = error, None
                 if batch is None:
                     break
-                under_way.append(([m.item for m in batch], pool.submit(self._send, [m.body for m in batch])))
-                while under_way and (len(under_way) >= 2 * PARALLEL or under_way[0][1].done()):
-                    yield _confirmed(under_way)
-            while under_way:
-                yield _confirmed(under_way)
-        if broken is not None:
-            raise broken
+                in_progress.append(([m.item for m in batch], pool.submit(self._send, [m.body for m in batch])))
+                while in_progress and (len(in_progress) >= 2 * PARALLEL or in_progress[0][1].done()):
+                    yield _confirmed(in_progress)
+            while in_progress:
+                yield _confirmed(in_progress)
+        if source_error is not None:
+            raise source_error
 
     def _paced(self, messages: Iterable[Outgoing[_T]]) -> Iterator[list[Outgoing[_T]]]:
-        # At a low rate small batches: nine messages should not wait seconds for the tenth.
+        # A low rate uses small batches, so that nine messages do not wait seconds for the tenth.
         size = MAX_BATCH_ENTRIES if self._rate is None else max(1, min(MAX_BATCH_ENTRIES, int(self._rate)))
         source, due = iter(messages), time.monotonic()
         while not self._stop.is_set() and (batch := list(islice(source, size))):
             if self._rate is not None:
                 if self._stop.wait(max(0.0, due - time.monotonic())):
                     return
-                # From the later of the two: a slow answer is not made good by a burst.
+                # The later of the two times: after a slow answer no burst catches up.
                 due = max(due, time.monotonic() - 1) + len(batch) / self._rate
             yield batch
 
@@ -103,7 +103,7 @@ class BatchSender(Generic[_T]):
         answer = _batch(self._counted_send, self._queue_url, entries, wait=self._stop.wait, whole=True)
         if answer.failed:
             why = "; ".join(sorted(set(answer.failed.values())))
-            raise SendFailed(f"SQS did not take {len(answer.failed)} of {len(bodies)} messages: {why}")
+            raise SendFailed(f"SQS did not accept {len(answer.failed)} of {len(bodies)} messages: {why}")
 
     def _counted_send(self, **arguments: Any) -> Any:
         with self._count_lock:
@@ -111,14 +111,14 @@ class BatchSender(Generic[_T]):
         return self._client.send_message_batch(**arguments)
 
 
-def _confirmed(under_way: deque[tuple[list[_T], Future[None]]]) -> list[_T]:
-    items, future = under_way.popleft()
+def _confirmed(in_progress: deque[tuple[list[_T], Future[None]]]) -> list[_T]:
+    items, future = in_progress.popleft()
     future.result()
     return items
 
 
 def send_batch(client: Any, url: str, entries: Sequence[dict[str, Any]]) -> BatchAnswer:
-    """Send at most ten messages; ``done`` has SQS's entry (MessageId) of each. Raises the SDK's errors."""
+    """Send at most ten messages; ``done`` holds SQS's answer (with the MessageId) for each. Raises the SDK's errors."""
     return _batch(client.send_message_batch, url, entries)
 
 
@@ -140,25 +140,26 @@ def _batch(
     wait: Callable[[float], bool] = _sleep,
     whole: bool = False,
 ) -> BatchAnswer:
-    """Make one batch call, and again for the entries that SQS failed through no fault of the sender.
+    """Make one batch call, and repeat it for the entries that SQS failed without SenderFault.
 
-    ``wait`` waits so many seconds and returns True to end the retries. ``whole``: only all of the entries will do, so
-    an entry that is refused or a call that raises ends it at once.
+    ``wait`` waits the given number of seconds and returns True to end the retries. With ``whole`` a partial result is
+    useless to the caller, so a refused entry or a call that raises ends the retries at once.
     """
     answer = BatchAnswer()
-    left = list(range(len(entries)))
+    remaining = list(range(len(entries)))
     for pause_seconds in (*PAUSES_SECONDS, None):
         try:
-            given = call(QueueUrl=url, Entries=[{**entries[position], "Id": str(position)} for position in left])
+            numbered = [{**entries[position], "Id": str(position)} for position in remaining]
+            response = call(QueueUrl=url, Entries=numbered)
         except Exception:
             if whole or not answer.done:
                 raise
-            break  # the caller must hear what was done before, and the rest keeps its reason
-        for entry in given.get("Successful") or ():
+            break  # earlier calls have confirmed entries, which the caller must know; the others keep their reason
+        for entry in response.get("Successful") or ():
             answer.done[int(entry["Id"])] = entry
-        again, refused = [], False
-        failed = {int(entry["Id"]): entry for entry in given.get("Failed") or ()}
-        for position in left:
+        retryable, refused = [], False
+        failed = {int(entry["Id"]): entry for entry in response.get("Failed") or ()}
+        for position in remaining:
             if position in answer.done:
                 continue
             entry = failed.get(position, {})
@@ -166,9 +167,9 @@ def _batch(
             if entry.get("SenderFault"):
                 refused = True
             else:
-                again.append(position)
-        left = again
-        if not left or (whole and refused) or pause_seconds is None or wait(pause_seconds):
+                retryable.append(position)
+        remaining = retryable
+        if not remaining or (whole and refused) or pause_seconds is None or wait(pause_seconds):
             break
     answer.failed = {position: why for position, why in answer.failed.items() if position not in answer.done}
     return answer

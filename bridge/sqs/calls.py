@@ -1,8 +1,8 @@
-"""Every call that a worker's clients make to SQS: counted here, and here alone, and the last one of each queue kept.
+"""The one place that counts a worker's calls to SQS. It also keeps the last call of each queue.
 
-A boto3 client's are heard of through botocore's events, wherever they are made, those of the start included
-(https://docs.aws.amazon.com/boto3/latest/guide/events.html); ``bridge.sqs.fast_client`` tells of its own. Nothing but
-the time, the action and an error's code is kept.
+Calls of a boto3 client arrive through botocore's events, including the calls at the worker's start
+(https://docs.aws.amazon.com/boto3/latest/guide/events.html). ``bridge.sqs.fast_client`` reports its own calls with
+``ended``. Of a call only its time, its action and its error code are kept.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ _QUEUE = "bridge_queue_url"
 
 @dataclass(frozen=True, slots=True)
 class LastCall:
-    """The call of a queue that ended last: ``result`` is ``ok`` or the error's code, the time is of the epoch."""
+    """The call of a queue that ended last: ``result`` is ``ok`` or the error code; the time is in epoch seconds."""
 
     action: str
     result: str
     ended_at_seconds: float
 
 
-# A queue's URL → its last call. A worker has one SQS; assignments to a dict need no lock.
+# Queue URL → its last call. A worker uses one SQS endpoint, so the URL is unique. Dict assignments need no lock.
 _last: dict[str, LastCall] = {}
 
 
 def watch(client: Any) -> None:
-    """Count this SQS client's calls from now on."""
+    """Count all further calls of this boto3 SQS client."""
     client.meta.events.register("provide-client-params.sqs", _on_begin)
     client.meta.events.register("after-call.sqs", _on_answer)
     client.meta.events.register("after-call-error.sqs", _on_error)
 
 
 def last_call(queue_url: str) -> LastCall | None:
-    """Return the call of this queue that ended last, or None before the first has ended."""
+    """Return the call of this queue that ended last, or None before the first one has ended."""
     return _last.get(queue_url)
 
 
 def ended(action: str, queue_url: str | None, result: str) -> None:
-    """Count a call that has ended; ``result`` is ``ok`` or the error's code."""
+    """Count a call that has ended; ``result`` is ``ok`` or the error code."""
     metrics.requests_of(action, result).inc()
     if queue_url is not None:
         _last[queue_url] = LastCall(action, result, time.time())
 
 
 def _on_begin(params: Mapping[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
-    # The later events have the context of the call and not its parameters; an error's has not even its name.
+    # The later events carry the call's context but not its parameters; the event for an error lacks even the action.
     context[_QUEUE] = (model.name, params.get("QueueUrl"))
 
 

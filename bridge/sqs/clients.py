@@ -1,30 +1,30 @@
-"""The boto3 clients for SQS, one per purpose, because their time-outs and retries differ on purpose.
+"""The boto3 clients for SQS, one per purpose, because each purpose needs its own timeouts and retries.
 
-Credentials come from the SDK's own chain and endpoints from its own variables (AWS_ENDPOINT_URL_SQS…): nothing is ever
-read from a broker URL. One client serves many threads (boto3 clients are thread-safe, sessions and resources are not).
-boto3 is imported when the first client is made, so that a task module costs nothing to import.
+Credentials come from the SDK's credential chain, and endpoints from its variables (AWS_ENDPOINT_URL_SQS…). Nothing is
+read from a broker URL. One client serves many threads: boto3 clients are thread-safe, sessions and resources are not.
+boto3 is imported when the first client is made, so that importing a task module stays cheap.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-#: ReceiveMessage answers after at most its wait time; a connection that is silent for longer than this beyond it is
-#: dead, and only a new one brings messages again.
+#: ReceiveMessage answers after at most its wait time. A connection that stays silent for this much longer is dead, and
+#: only a new connection can receive again.
 RECEIVE_GRACE_SECONDS = 5
 CONNECT_SECONDS = 3.0
 
-#: After a failure a receiver asks with a short wait on connections of its own, and gives up soon: with the longest
-#: pause between two tries this keeps "resumes within 5 s of AWS coming back", also when connections hang.
+#: After a failure a receiver probes with a short wait time, on separate connections and with a short timeout. Together
+#: with the longest pause between two tries, it resumes within 5 s after AWS is back, even when connections hang.
 PROBE_WAIT_SECONDS = 1
 PROBE_READ_SECONDS = 2.5
 
 
 def renewal_read_seconds(visibility_timeout_seconds: float) -> float:
-    """Return how long a renewal waits for its answer: half of the shortest lease, at most 5 s.
+    """Return how many seconds a renewal waits for its answer: half of the shortest lease, from 1 s to 5 s.
 
-    Renewed at a third, a lease of 6 s then survives one call that hangs. Shorter would be dangerous: a renewal that was
-    given up may still be on its way to SQS, and undo the visibility change that comes after it.
+    A lease is renewed after a third of its time, so a lease of 6 s survives one call that hangs. A shorter timeout
+    would be dangerous: an abandoned renewal may still reach SQS and undo a later visibility change.
     """
     return max(1.0, min(5.0, visibility_timeout_seconds / 2))
 
@@ -33,7 +33,7 @@ Purpose = Literal["settle", "send"]
 
 
 def new_session(region: str | None) -> Any:
-    """Return a new boto3 session: where credentials come from, and the SDK's settings."""
+    """Return a new boto3 session, which holds the credentials and the SDK's configuration."""
     import boto3
 
     return boto3.session.Session(region_name=region)
@@ -49,25 +49,25 @@ def sqs_client(
 ) -> Any:
     """Return a new SQS client whose calls wait ``read_seconds`` for an answer.
 
-    ``settle``: no retries of the SDK's, because a lease is running out while it waits, and the lanes try again.
-    ``send`` (``.delay()`` in a user's process): its standard retries, because nothing else would try again.
-    ``connections`` is the number of threads that use it at once. Without a ``session`` it has one of its own.
+    ``settle``: the SDK does not retry, because a lease runs out while it waits; the batchers retry instead.
+    ``send`` (``.delay()`` in a user's process): the SDK's standard retries, because nothing else retries.
+    ``connections`` is the number of threads that use the client at once. Without ``session`` it gets a new session.
     """
     from botocore.config import Config
 
-    # Our own code builds every request of the worker, so checking each against the service model only costs time.
-    checked = purpose == "send"
+    # The bridge builds every request of a worker itself, so validating each against the service model only costs time.
+    validated = purpose == "send"
     attempts = 3 if purpose == "send" else 1
     config = Config(
         connect_timeout=min(CONNECT_SECONDS, read_seconds),
         read_timeout=read_seconds,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
-        parameter_validation=checked,
+        parameter_validation=validated,
         tcp_keepalive=True,
     )
     client = (session or new_session(region)).client("sqs", config=config)
-    if purpose != "send":  # a user's process has its own metrics, and a pool child's are read by nobody
+    if purpose != "send":  # a user's process has its own metrics, and nobody reads those of a pool child
         from bridge.sqs.calls import watch
 
         watch(client)

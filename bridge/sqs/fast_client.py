@@ -1,13 +1,13 @@
-"""The calls made for every ten messages, at less than a third of what they cost through a boto3 client.
+"""The SQS calls that a worker makes for every ten messages, at less than a third of the cost of a boto3 client.
 
-A boto3 call takes 2 ms of CPU, nearly all of it Python, and a worker that moves 1,500 messages a second makes 300 of
-them under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So the three calls that come with
-every batch are signed by ``bridge.sqs.sigv4`` and sent by libcurl (PycURL, which ``celery[sqs]`` brings for Kombu's own
-SQS connection). All else stays with boto3, and these calls behave like its: the same arguments, answers (without
-``ResponseMetadata``) and exceptions; endpoint, region, credentials, proxy and CA bundle are those of a boto3 client
-that is passed in. What differs on purpose: nothing is tried again here, and an answer that is cut short or no JSON is
-an error, where botocore takes it for an empty one. Source of the form: SQS developer guide, "Making requests with the
-AWS JSON protocol"; awsQueryCompatible, Smithy.
+A boto3 call takes 2 ms of CPU, nearly all of it Python. A worker that moves 1,500 messages per second makes 300 calls
+per second under one interpreter lock (docs/decisions/2026-11-22-sqs-calls-by-libcurl.md). So ``bridge.sqs.sigv4``
+signs the three batch calls and libcurl sends them (PycURL, which ``celery[sqs]`` installs for Kombu's own SQS
+connection). boto3 makes all other calls. These three behave like boto3's: the same arguments, answers (without
+``ResponseMetadata``) and exceptions. Endpoint, region, credentials, proxy and CA bundle are those of a given boto3
+client. Two things differ on purpose: this module never retries, and an answer that is truncated or not JSON is an
+error, where botocore takes it for an empty answer. Sources of the protocol: SQS developer guide, "Making requests with
+the AWS JSON protocol"; awsQueryCompatible, Smithy.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from bridge.sqs.clients import CONNECT_SECONDS
 from bridge.sqs.curl_errors import network_error, refusal
 from bridge.sqs.sigv4 import Signer
 
-#: What a receive is given beyond ``read_seconds`` (as much again, if that is more) once an answer was too slow for it.
-#: The liveness calls a receiver dead after three times its longest call (bridge/health/liveness.py), which this stays
-#: below.
+#: The extra time of a receive after an answer was too slow for ``read_seconds``; at least ``read_seconds`` once more.
+#: The sum stays below the limit of the liveness check, which takes a receiver for dead after three times its longest
+#: call (bridge/health/liveness.py).
 SLOW_ANSWER_SECONDS = 7.5
 
 _all: weakref.WeakSet[SqsCalls] = weakref.WeakSet()
 
 
 class SqsCalls:
-    """Three of an SQS client's methods. It may be used by many threads, each of which keeps a connection of its own."""
+    """Three methods of an SQS client. Many threads may share it; each thread keeps its own connection."""
 
     def __init__(self, session: Any, client: Any, *, read_seconds: float) -> None:
         """``client`` is a boto3 SQS client of the boto3 ``session``; a call waits ``read_seconds`` for its answer."""
@@ -53,15 +53,15 @@ class SqsCalls:
         self._read_seconds = read_seconds
         self._extra_seconds = 0.0
         self._connect_seconds = min(CONNECT_SECONDS, read_seconds)
-        bundle = session._session.get_config_variable("ca_bundle")  # boto3 shows its botocore session no other way
+        bundle = session._session.get_config_variable("ca_bundle")  # boto3 offers no public access to it
         self._ca_bundle: str = bundle or os.environ.get("REQUESTS_CA_BUNDLE") or where()
         self._proxy: str = ProxyConfiguration(get_environ_proxies(self._url)).proxy_url_for(self._url) or ""
-        # Not a threading.local: a child that is forked later would free it; see `_leave_to_parent`.
+        # Not a threading.local, which a child forked later would free; see `_leave_to_parent`.
         self._curls: dict[int, pycurl.Curl] = {}
         _all.add(self)
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
-        """Return the answer of ReceiveMessage; arguments and shape as in boto3, binary attributes are bytes."""
+        """Return the answer of ReceiveMessage; arguments and shape as in boto3, binary attributes as bytes."""
         answer = self._call("ReceiveMessage", request)
         for message in answer.get("Messages") or ():
             for value in (message.get("MessageAttributes") or {}).values():
@@ -83,7 +83,7 @@ class SqsCalls:
         return self._call("ChangeMessageVisibilityBatch", {"QueueUrl": QueueUrl, "Entries": Entries})
 
     def _call(self, action: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one call and count it; raises botocore's ClientError, or its exceptions of the network."""
+        """Make one call and count it; raises botocore's ClientError or botocore's network exceptions."""
         try:
             answer = self._exchange(action, json.dumps(request).encode())
         except Exception as error:
@@ -99,14 +99,14 @@ class SqsCalls:
         headers = self._signer.headers(credentials.get_frozen_credentials(), f"AmazonSQS.{action}", body)
         curl = self._curls.get(threading.get_ident()) or self._new_curl()
         joined = "".join(headers)
-        if "\n" in joined or "\r" in joined:  # libcurl would send what follows as a header more, or as the body
-            raise HTTPClientError(error="the access key id or the session token has a line break in it")
-        # Without "Expect:" libcurl would ask before it sends a large body, which costs a round trip.
+        if "\n" in joined or "\r" in joined:  # libcurl would send the rest as another header or as the body
+            raise HTTPClientError(error="the access key id or the session token contains a line break")
+        # The empty "Expect:" keeps libcurl from asking before it sends a large body, which costs a round trip.
         curl.setopt(pycurl.HTTPHEADER, [*headers, "Expect:"])
         curl.setopt(pycurl.POSTFIELDS, body)
         curl.setopt(pycurl.TIMEOUT_MS, int((self._read_seconds + self._extra_seconds) * 1000))
-        told: list[bytes] = []
-        curl.setopt(pycurl.HEADERFUNCTION, told.append)
+        head: list[bytes] = []
+        curl.setopt(pycurl.HEADERFUNCTION, head.append)
         try:
             data = curl.perform_rb()
         except pycurl.error as error:
@@ -115,7 +115,7 @@ class SqsCalls:
             raise network_error(curl, error, url=self._url, proxy=self._proxy) from error
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         if status >= 300:
-            raise self._refused(action, refusal(status, told, data))
+            raise self._refused(action, refusal(status, head, data))
         return _answer(action, data)
 
     def _new_curl(self) -> pycurl.Curl:
@@ -124,41 +124,41 @@ class SqsCalls:
             (pycurl.URL, self._url),
             (pycurl.POST, 1),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
-            (pycurl.NOSIGNAL, 1),  # timeouts by SIGALRM would be the main thread's
+            (pycurl.NOSIGNAL, 1),  # SIGALRM timeouts would interrupt the main thread
             (pycurl.TCP_KEEPALIVE, 1),
             (pycurl.CONNECTTIMEOUT_MS, int(self._connect_seconds * 1000)),
             (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),  # or newer
             (pycurl.CAINFO, self._ca_bundle),
             (pycurl.PROXY_CAINFO, self._ca_bundle),
-            # "" keeps libcurl from reading the environment by rules of its own.
+            # "" keeps libcurl from applying its own rules for the environment's proxy variables.
             (pycurl.PROXY, self._proxy),
             (pycurl.NOPROXY, ""),
             (pycurl.USERAGENT, f"{self._user_agent} {pycurl.version.split()[0]} bucket-brigade"),
         ):
             curl.setopt(option, value)
-        # A directory of the system's certificates, where libcurl was built with one: a bundle must not be added to it.
+        # Some builds of libcurl have a directory of system certificates, which must not count beside the bundle.
         curl.unsetopt(pycurl.CAPATH)
         curl.unsetopt(pycurl.PROXY_CAPATH)
         self._curls[threading.get_ident()] = curl
         return curl
 
     def _allow_more(self, *, arriving: bool) -> None:
-        """Give the next receives more time if this one ran out of it while its answer was arriving; else take it back.
+        """Extend the timeout of the next receives if this one timed out while its answer was arriving; else reset it.
 
-        botocore's time is that of a silence, libcurl's that of the whole call. On a slow line ten large messages might
-        never arrive in time, and be received in vain again and again.
+        botocore's timeout applies to each silence, libcurl's to the whole call. On a slow line ten large messages might
+        never arrive in time, so SQS would deliver them again and again without effect.
         """
         self._extra_seconds = max(self._read_seconds, SLOW_ANSWER_SECONDS) if arriving else 0.0
 
     def _refused(self, action: str, answer: dict[str, Any]) -> ClientError:
-        """Return the exception of the client's own that botocore would raise: ``QueueDoesNotExist`` and its kin."""
+        """Return the client's modeled exception that botocore would raise, such as ``QueueDoesNotExist``."""
         code = answer["Error"].get("QueryErrorCode") or answer["Error"].get("Code")
         refused: ClientError = self._client.exceptions.from_code(code)(answer, action)
         return refused
 
 
 class Destination(NamedTuple):
-    """Where a client's calls go, the region they are signed for, and whose they are (``AWS_SDK_UA_APP_ID``)."""
+    """The URL of a client's calls, the region in their signature, and their user agent (``AWS_SDK_UA_APP_ID``)."""
 
     url: str
     region: str
@@ -166,10 +166,10 @@ class Destination(NamedTuple):
 
 
 def destination(client: Any) -> Destination:
-    """Return where a boto3 SQS client sends its calls, without making one.
+    """Return where a boto3 SQS client sends its calls, without making a call.
 
-    ``client.meta.endpoint_url`` is not always the URL: with FIPS or dual-stack endpoints in some partitions botocore
-    decides otherwise at each call. Its event ``before-call`` has what it decided, before anything is signed or sent.
+    ``client.meta.endpoint_url`` is not always that URL: with FIPS or dual-stack endpoints in some partitions botocore
+    resolves another one per call. Its ``before-call`` event has the resolved URL before anything is signed or sent.
     """
     found: list[Destination] = []
 
@@ -189,17 +189,17 @@ def destination(client: Any) -> Destination:
 
 
 class _SeenError(Exception):
-    """Ends a call that was only begun to look at it."""
+    """Aborts a call that was started only to see its destination."""
 
 
 def _answer(action: str, data: bytes) -> dict[str, Any]:
     try:
-        # As botocore: a member that is null is not there. Hardly an answer has one, and looking for them costs time.
+        # As in botocore, a null member counts as absent. Few answers have one, and removing them costs time.
         answer = json.loads(data, object_hook=_without_nulls if b"null" in data else None) if data else {}
     except ValueError as error:
-        raise ResponseParserError(f"SQS answered {action} with what is no JSON") from error
+        raise ResponseParserError(f"the answer of SQS to {action} is not JSON") from error
     if not isinstance(answer, dict):
-        raise ResponseParserError(f"SQS answered {action} with JSON that is no object")
+        raise ResponseParserError(f"the answer of SQS to {action} is not a JSON object")
     return answer
 
 
@@ -208,13 +208,13 @@ def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leave_to_parent() -> None:
-    """Let a forked child keep its copies of the parent's handles untouched for as long as it lives, and use new ones.
+    """Make a forked child keep its copies of the parent's curl handles unused until it exits, and use new ones.
 
-    To free one would tell the server that the parent's TLS connection ends, and would wait for threads of libcurl's
-    (those that look up names) that only the parent has: the child would die of it.
+    Freeing a copy would close the parent's TLS connection on the server. It would also wait for libcurl's resolver
+    threads, which exist only in the parent, so the child would hang and die.
     """
     for calls in _all:
-        # A reference too many: any other way of keeping them ends with the interpreter, which would free them then.
+        # One extra reference: any other holder ends with the interpreter, which would then free the handles.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(calls._curls))
         calls._curls = {}
 

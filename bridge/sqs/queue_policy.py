@@ -1,7 +1,7 @@
-"""A queue's policies: what its access policy lets S3 do, the statement that lets it, and its RedrivePolicy. Pure.
+"""A queue's policies: what the access policy allows S3, the statement that allows it, and the RedrivePolicy. Pure.
 
 Sources: docs.aws.amazon.com/AmazonS3/latest/userguide/grant-destinations-permissions-to-s3.html (the statement) and the
-IAM user guide on policy elements. Only what S3 needs is judged: this is no policy simulator.
+IAM user guide on policy elements. This is not a full policy simulator: it evaluates only what S3 needs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ _S3 = "s3.amazonaws.com"
 _MATCHING = {"arnlike", "arnequals", "stringlike", "stringequals", "stringequalsignorecase"}
 
 Right = Literal["none", "denied", "unlimited", "no-account", "limited", "unclear"]
-#: The best right wins: one good statement is enough.
+#: From worst to best. The best right wins: one good statement is enough.
 _ORDER: tuple[Right, ...] = ("none", "unclear", "limited", "no-account", "unlimited")
 
 
 def right_of_s3(policy: str | None, queue_arn: str, bucket_arn: str) -> Right:
-    """Return what the policy lets S3 do for a bucket.
+    """Return what the policy allows S3 to do for a bucket.
 
-    ``limited``: it may send, for this bucket and account. ``no-account``: the account is not named, so whoever owns a
-    bucket of that name after you can send. ``unlimited``: S3 may send for any bucket of any account. ``unclear``: there
-    is a condition that this room does not know. ``denied``: a statement without conditions denies it.
+    ``limited``: S3 may send for this bucket and account. ``no-account``: the policy names no account, so a later owner
+    of a bucket with that name can send too. ``unlimited``: S3 may send for any bucket of any account. ``unclear``: the
+    policy has a condition that this module does not know. ``denied``: a statement without conditions denies sending.
+    ``none``: no statement allows it.
     """
     rights: list[Right] = ["none"]
     for statement in statements(policy):
@@ -40,7 +41,7 @@ def right_of_s3(policy: str | None, queue_arn: str, bucket_arn: str) -> Right:
 
 
 def statements(policy: str | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the statements of a policy's JSON text; of a text that is no policy none."""
+    """Yield the statements of a policy's JSON text; none if the text is not a policy."""
     try:
         document = json.loads(policy or "{}")
     except ValueError:
@@ -52,9 +53,9 @@ def statements(policy: str | None) -> Iterator[Mapping[str, Any]]:
 
 
 def send_statement(queue_arn: str, bucket_arn: str, account: str, sid: str) -> dict[str, Any]:
-    """Return the statement that lets S3 send for one bucket of one account, and for nothing else.
+    """Return the statement that allows S3 to send for one bucket of one account, and for nothing else.
 
-    Without the two conditions any bucket of any account could fill the queue (the "confused deputy").
+    Without its two conditions, any bucket of any account could fill the queue (the "confused deputy" problem).
     """
     return {
         "Sid": sid,
@@ -70,7 +71,7 @@ def send_statement(queue_arn: str, bucket_arn: str, account: str, sid: str) -> d
 
 
 def with_statement(policy: str | None, statement: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the policy with ``statement`` in the place of the one that has its Sid, all others as they are."""
+    """Return the policy with ``statement`` added, in place of a statement with the same Sid; all others stay."""
     kept = [s for s in statements(policy) if s.get("Sid") != statement["Sid"]]
     try:
         document = json.loads(policy or "{}")
@@ -81,7 +82,7 @@ def with_statement(policy: str | None, statement: Mapping[str, Any]) -> dict[str
 
 
 def _concerns(statement: Mapping[str, Any], queue_arn: str) -> bool:
-    """Say whether a statement speaks of S3, of sending and of this queue."""
+    """Return whether a statement applies to S3, to sqs:SendMessage and to this queue."""
     principal = statement.get("Principal")
     if isinstance(principal, dict):
         named = [*_texts(principal.get("Service")), *(p for p in _texts(principal.get("AWS")) if p == "*")]
@@ -122,7 +123,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def redrive_policy(attributes: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the RedrivePolicy of a queue; empty when it has none, or none that can be read."""
+    """Return the RedrivePolicy of a queue; empty when it has none or an unreadable one."""
     try:
         policy = json.loads(attributes.get("RedrivePolicy") or "{}")
     except ValueError:

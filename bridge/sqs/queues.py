@@ -1,7 +1,7 @@
 """The queues of a worker: their names, their dead-letter queues, and their attributes in SQS.
 
-A queue that does not exist, has no dead-letter queue or denies access needs a person, so the worker refuses to start.
-An SQS that cannot be reached may come back: the deferred queue lookup asks until it does.
+A worker refuses to start when a queue does not exist, has no dead-letter queue or denies access, because a person must
+correct that. When SQS is unreachable, the worker starts, and the deferred queue lookup retries until SQS answers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """One queue the worker reads; ``kind`` says whether it holds S3 events or Celery's own messages."""
+    """One queue that the worker reads; its ``kind`` is ``event`` for S3 events, ``task`` for Celery messages."""
 
     name: str
     url: str
@@ -44,7 +44,7 @@ class Queue:
 
 
 def named_queues(event_urls: Sequence[str], task_url: str | None) -> tuple[Queue, ...]:
-    """Return the queues by their SQS names; two of the same name (other accounts) are told apart by their account."""
+    """Return the queues under their SQS names; queues of the same name get their account as a prefix."""
     urls = [*event_urls, *([task_url] if task_url else [])]
     names = [queue_name(url) for url in urls]
     return tuple(
@@ -58,21 +58,21 @@ def named_queues(event_urls: Sequence[str], task_url: str | None) -> tuple[Queue
 
 
 def queue_name(url: str) -> str:
-    """Return the last part of a queue URL, which is the queue's name."""
+    """Return the queue's name, which is the last part of its URL."""
     return urlsplit(url).path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def look_up(client: Any, queue: Queue, dlq_url: str | None) -> Queue:
-    """Return the queue with its dead-letter queue, as SQS describes it (GetQueueAttributes, GetQueueUrl).
+    """Return the queue with its dead-letter queue, as SQS describes them (GetQueueAttributes, GetQueueUrl).
 
-    Raises SettingsError for what a person has to mend, and the SDK's own error for what may pass.
+    Raises SettingsError for an error that must be corrected by a person, and the SDK's own error for a temporary one.
     """
     attributes = _attributes(client, queue.url, "SQS_TASK_QUEUE_URL" if queue.kind == "task" else "SQS_QUEUE_URL")
     redrive = redrive_policy(attributes)
     if dlq_url is None:
         dlq_url = _dlq_from(client, queue, redrive)
     if dlq_url == queue.url:
-        raise SettingsError(f"{queue.url} is its own dead-letter queue: a dead letter would be received again at once")
+        raise SettingsError(f"{queue.url} is its own dead-letter queue: use another queue as dead-letter queue")
     dlq = _attributes(client, dlq_url, f"the dead-letter queue of {queue.name}")
     count = redrive.get("maxReceiveCount")
     return Queue(
@@ -86,14 +86,14 @@ def look_up(client: Any, queue: Queue, dlq_url: str | None) -> Queue:
 
 
 def all_queues(settings: QueueSettings) -> tuple[Queue, ...]:
-    """Return the queues that the settings name, those of S3 events first; dead-letter queues are not looked up."""
+    """Return the queues in the settings, those of S3 events first; dead-letter queues are not looked up."""
     return named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
 
 
 def find_queues(settings: WorkerSettings, session: Any) -> tuple[Queue, ...]:
-    """Return the queues with their dead-letter queues; those of an unreachable SQS without (the bridge asks again).
+    """Return the queues with their dead-letter queues, or without them when SQS is unreachable (looked up again later).
 
-    Raises SettingsError for what a person has to mend.
+    Raises SettingsError for an error that must be corrected by a person.
     """
     queues = named_queues(settings.sqs_queue_urls, settings.sqs_task_queue_url)
     try:
@@ -113,16 +113,17 @@ def find_queues(settings: WorkerSettings, session: Any) -> tuple[Queue, ...]:
     for queue in found:
         if any(same_queue(queue.dlq_url, other.url) for other in found):
             raise SettingsError(
-                f"{queue.dlq_url} is a dead-letter queue and is read as a queue too: a message that fails would come "
-                "back to it for ever"
+                f"{queue.dlq_url} is a dead-letter queue and also a queue that the worker reads: use another "
+                "dead-letter queue, or the worker would receive dead-lettered messages again and again"
             )
     return found
 
 
 def check_endpoint(client: Any, queue_url: str) -> None:
-    """Raise SettingsError when the SDK would ask another SQS than the one the queue is in.
+    """Raise SettingsError when the SDK's endpoint is not the SQS that holds the queue.
 
-    boto3 sends to its client's endpoint, whatever host the QueueUrl names, and SQS then says that there is no queue.
+    boto3 sends to its client's endpoint, whatever host the QueueUrl names. SQS would answer that the queue does not
+    exist.
     """
     endpoint = client.meta.endpoint_url
     if not is_aws_host(endpoint):
@@ -131,11 +132,15 @@ def check_endpoint(client: Any, queue_url: str) -> None:
         raise SettingsError(f"{queue_url} is not on AWS: set AWS_ENDPOINT_URL_SQS to the address of its server")
     region = region_of_queue_url(queue_url)
     if region not in (None, client.meta.region_name):
-        raise SettingsError(f"{queue_url} is in {region}, and the region is {client.meta.region_name}: set AWS_REGION")
+        configured = client.meta.region_name
+        raise SettingsError(f"{queue_url} is in {region}, but the region in use is {configured}: correct AWS_REGION")
 
 
 def attributes_of(client: Any, url: str) -> dict[str, str]:
-    """Return what SQS says of a queue. Raises SettingsError when there is no such queue or it may not be asked."""
+    """Return a queue's attributes (GetQueueAttributes).
+
+    Raises SettingsError when the queue does not exist or access is denied, and the SDK's own error otherwise.
+    """
     try:
         answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     except Exception as error:
@@ -143,30 +148,30 @@ def attributes_of(client: Any, url: str) -> dict[str, str]:
         if code in NO_SUCH_QUEUE:
             raise SettingsError(f"there is no queue {url} at {client.meta.endpoint_url}") from error
         if code in PERMANENT:
-            raise SettingsError(f"{url} may not be looked at (sqs:GetQueueAttributes): {code}") from error
+            raise SettingsError(f"access to {url} is denied (sqs:GetQueueAttributes): {code}") from error
         raise
     attributes: dict[str, str] = answer.get("Attributes", {})
     return attributes
 
 
 def count(attributes: dict[str, str], which: str = "") -> int:
-    """Return ApproximateNumberOfMessages, or its ``NotVisible`` or ``Delayed`` kin."""
+    """Return ApproximateNumberOfMessages; ``which`` is ``""``, ``NotVisible`` or ``Delayed``."""
     return int(attributes.get(f"ApproximateNumberOfMessages{which}") or 0)
 
 
-def _attributes(client: Any, url: str, called: str) -> dict[str, str]:
+def _attributes(client: Any, url: str, role: str) -> dict[str, str]:
     try:
         answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     except Exception as error:
         code = error_code(error)
         if code in NO_SUCH_QUEUE:
-            raise SettingsError(f"{called}: there is no queue {url}") from error
+            raise SettingsError(f"{role}: there is no queue {url}") from error
         if code in ACCESS_DENIED:
-            raise SettingsError(f"{called}: access to {url} is denied (sqs:GetQueueAttributes)") from error
+            raise SettingsError(f"{role}: access to {url} is denied (sqs:GetQueueAttributes)") from error
         raise
     attributes: dict[str, str] = answer.get("Attributes", {})
     if attributes.get("FifoQueue") == "true":
-        raise SettingsError(f"{called}: {url} is a FIFO queue, which S3 cannot notify and the bridge does not read")
+        raise SettingsError(f"{role}: {url} is a FIFO queue, but only standard queues are supported")
     return attributes
 
 
@@ -174,8 +179,8 @@ def _dlq_from(client: Any, queue: Queue, redrive: Mapping[str, Any]) -> str:
     arn = str(redrive.get("deadLetterTargetArn") or "")
     if not arn:
         raise SettingsError(
-            f"{queue.url} has no dead-letter queue: give it a RedrivePolicy, or set SQS_DLQ_URL "
-            "(a message that cannot be processed would otherwise have nowhere to go)"
+            f"{queue.url} has no dead-letter queue for messages that cannot be processed: give it a RedrivePolicy, "
+            "or set SQS_DLQ_URL"
         )
     account, name = arn.split(":")[-2:]
     try:
@@ -186,7 +191,7 @@ def _dlq_from(client: Any, queue: Queue, redrive: Mapping[str, Any]) -> str:
             raise SettingsError(f"{queue.url}: its dead-letter queue {arn} does not exist") from error
         if code in ACCESS_DENIED:
             raise SettingsError(
-                f"{queue.url}: the URL of its dead-letter queue may not be asked for (sqs:GetQueueUrl on {arn}): "
+                f"{queue.url}: access to its dead-letter queue is denied (sqs:GetQueueUrl on {arn}): "
                 "allow it, or set SQS_DLQ_URL"
             ) from error
         raise
@@ -206,9 +211,10 @@ def deferred_queue_lookup(
     found: Callable[[Queue], None],
     refused: Callable[[], None],
 ) -> None:
-    """Look the queue up in a thread of its own, as long as it takes, and hand it to ``found``.
+    """Look the queue up in a separate thread, retrying until SQS answers, and pass it to ``found``.
 
-    ``refused`` is called instead for what a person has to mend; ``closed`` says that the worker is leaving.
+    For an error that must be corrected by a person it calls ``refused`` instead. ``closed`` returns True once the
+    worker shuts down, which ends the thread.
     """
 
     def run() -> None:
@@ -219,9 +225,9 @@ def deferred_queue_lookup(
                 log.critical("worker_refused", error=str(error))
                 refused()
                 return
-            except Exception as error:  # noqa: BLE001 - network errors, throttling, 5xx: what may pass
+            except Exception as error:  # noqa: BLE001 - temporary: network errors, throttling, 5xx
                 log.warning("sqs_unreachable", queue=queue.name, error_type=error_code(error), error=str(error))
-                time.sleep(random.uniform(1.0, 3.0))  # noqa: S311 - spreads retries, is no secret
+                time.sleep(random.uniform(1.0, 3.0))  # noqa: S311 - spreads retries, not a secret
                 continue
             found(looked_up)
             return

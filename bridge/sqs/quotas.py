@@ -11,12 +11,12 @@ from __future__ import annotations
 MAX_BATCH_ENTRIES = 10
 #: Attributes that a sender may give a message ("Amazon SQS message quotas").
 MAX_MESSAGE_ATTRIBUTES = 10
-#: The size of a message, and of all messages of one batch together, attributes included, where the queue says nothing
-#: else (MaximumMessageSize; "Amazon SQS message quotas").
+#: The largest size of a message, and of all messages of one batch together, attributes included. A queue may set a
+#: lower limit (MaximumMessageSize; "Amazon SQS message quotas").
 MAX_MESSAGE_BYTES = 1_048_576
-#: The longest DelaySeconds (SendMessage).
+#: The longest DelaySeconds, in seconds (SendMessage).
 MAX_DELAY_SECONDS = 900
-#: The longest visibility timeout, counted from the receive over all renewals (ChangeMessageVisibility).
+#: The longest visibility timeout in seconds, from the receive over all renewals (ChangeMessageVisibility).
 MAX_VISIBILITY_SECONDS = 43_200
 #: Messages of a standard queue that may be in flight at once ("Amazon SQS standard queue quotas").
 MAX_IN_FLIGHT = 120_000

@@ -64,7 +64,7 @@ def dead_pid():
 
 def test_outside_a_run_there_is_none(base):
     """An error says so, and nothing is made."""
-    with pytest.raises(RuntimeError, match="belongs to a running"):
+    with pytest.raises(RuntimeError, match="only inside a running"):
         scratch.directory()
     assert not base.exists()
 
@@ -238,7 +238,7 @@ def test_a_download_without_a_path_goes_into_the_scratch_directory(base, declare
 
 def test_a_download_without_a_path_needs_a_run(base):
     """Outside a task nobody would clear up."""
-    with pytest.raises(RuntimeError, match="belongs to a running"):
+    with pytest.raises(RuntimeError, match="only inside a running"):
         s3_object(b"data", "in/k").download()
 
 
@@ -262,7 +262,7 @@ def test_a_download_larger_than_the_disk_is_not_begun(base, declare, monkeypatch
     """NotEnoughDisk says how much there is and how much it takes; it is retried, and no file is left."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
     obj = s3_object(b"four", "in/k")
-    with pytest.raises(NotEnoughDisk, match=r"has 4 bytes, .* has 3 left"):
+    with pytest.raises(NotEnoughDisk, match=r"has 4 bytes, but .* has only 3 free"):
         obj.download(tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 

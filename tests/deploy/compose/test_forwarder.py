@@ -176,7 +176,7 @@ def _environment(tmp_path: Path, **settings: str) -> dict[str, str]:
         ({}, "SQS_QUEUE_URL must name the one queue"),
         ({"SQS_QUEUE_URL": "http://h/1/a,http://h/1/b"}, "SQS_QUEUE_URL must name the one queue"),
         ({"SQS_QUEUE_URL": "nonsense"}, "SQS_QUEUE_URL=nonsense"),
-        ({"SQS_QUEUE_URL": "http://h/1/a", "BRIDGE_BUCKET": "b"}, "BRIDGE_BUCKET is no setting"),
+        ({"SQS_QUEUE_URL": "http://h/1/a", "BRIDGE_BUCKET": "b"}, "unknown setting BRIDGE_BUCKET"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, settings: dict[str, str], said: str) -> None:

@@ -56,7 +56,7 @@ def test_a_component_has_placeholders_of_its_own(tmp_path: Path) -> None:
     [
         ("BRIDGE_DRAIN_SECONDS=300", "terminationGracePeriodSeconds is 60, and the drain may take 324"),
         ("BRIDGE_WAIT_TIME_SECONDS=30", "BRIDGE_WAIT_TIME_SECONDS=30: must be between 0 and 20"),
-        ("BRIDGE_TIME_LIMIT=60", "BRIDGE_TIME_LIMIT is no setting"),
+        ("BRIDGE_TIME_LIMIT=60", "unknown setting BRIDGE_TIME_LIMIT"),
         ("BRIDGE_TASK_MODULES=", "BRIDGE_TASK_MODULES is not set"),
     ],
 )

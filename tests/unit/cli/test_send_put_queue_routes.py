@@ -193,7 +193,7 @@ def test_routes_of_a_key(brigade):
         "s3://uploads-eu/incoming/a.csv  ObjectCreated:Put",
         "  tests.unit.cli.routes_tasks.csv    yes",
         "  tests.unit.cli.routes_tasks.small  would, but tests.unit.cli.routes_tasks.csv comes first",
-        "  tests.unit.cli.routes_tasks.order  no: takes messages that are no S3 events (everything=True takes all)",
+        "  tests.unit.cli.routes_tasks.order  no: takes messages that are not S3 events (everything=True takes all)",
         "",
         "→ tests.unit.cli.routes_tasks.csv",
     ]

@@ -75,7 +75,7 @@ def test_a_lost_claim_is_not_tried_again(claimer, store):
         lambda: claim.save({"a": 1}),
         lambda: claim.release(failed=True),
     ):
-        with pytest.raises(ClaimLost, match="k: another run has taken over its claim"):
+        with pytest.raises(ClaimLost, match="k: this run's claim expired and another run has taken it over"):
             change()
     assert store.kept[WISH.id] == kept
     other.complete(None)

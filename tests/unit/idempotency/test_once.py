@@ -715,7 +715,7 @@ def test_what_cannot_be_a_checkpoint_is_refused(store):
 
     assert deliver(event_of("in/a")).result == MAX_BYTES - 9
     assert len(refused) == 6
-    assert "at most 65536 are kept" in refused[0]
+    assert "at most 65536 are allowed" in refused[0]
 
 
 def test_an_overtaken_run_cannot_save(store, clock):
@@ -734,7 +734,7 @@ def test_an_overtaken_run_cannot_save(store, clock):
 
     ended = deliver(event_of("in/a"))
     assert (ended.outcome, ended.reason) == ("retried", "in-progress")
-    assert seen == ["s3://b/in/a: another run has taken over its claim"]
+    assert seen == ["s3://b/in/a: this run's claim expired and another run has taken it over"]
     assert the_record(store).progress == {"part": 9}
 
 

@@ -187,5 +187,5 @@ def test_texts_that_could_trip_a_reader(text):
 def test_another_schema_is_refused(schema):
     """A newer worker's record is never guessed at, and the error says which schema it has."""
     values = json.loads(to_json(WHOLE)) | {"schema": schema}
-    with pytest.raises(UnreadableRecord, match=f"schema {schema} is not known here"):
+    with pytest.raises(UnreadableRecord, match=f"schema {schema} is not supported"):
         from_json(json.dumps(values))

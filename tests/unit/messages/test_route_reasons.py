@@ -63,7 +63,9 @@ def test_every_rule_that_fails_is_named():
     """A task that fails on key, bucket and event says all three, with its own globs."""
     rules = Rules(routes=(Route(task="t", kind="file", key="in/*", bucket="up-*", events=("ObjectRemoved:*",)),))
     [subject] = explain(event("x", "other"), {}, rules)
-    assert subject.tasks == (("t", ("key is not in/*", "bucket is not up-*", "event is not ObjectRemoved:*")),)
+    assert subject.tasks == (
+        ("t", ("key does not match in/*", "bucket does not match up-*", "event does not match ObjectRemoved:*")),
+    )
 
 
 def test_what_no_task_decides_is_noted():

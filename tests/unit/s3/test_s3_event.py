@@ -228,11 +228,11 @@ def changed(path: str, value: object, sample: str = "s3_2_1_put") -> dict[str, A
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("eventVersion", "3.0", "eventVersion of record 1 is '3.0', only 2.x is known"),
-        ("eventVersion", "20.1", "eventVersion of record 1 is '20.1', only 2.x is known"),
+        ("eventVersion", "3.0", "eventVersion of record 1 is '3.0', but only 2.x is supported"),
+        ("eventVersion", "20.1", "eventVersion of record 1 is '20.1', but only 2.x is supported"),
         ("eventVersion", 2.1, "eventVersion of record 1 is not text"),
         ("eventVersion", ..., "record 1 has no eventVersion"),
-        ("eventSource", "minio:s3", "eventSource of record 1 is 'minio:s3', only 'aws:s3' is known"),
+        ("eventSource", "minio:s3", "eventSource of record 1 is 'minio:s3', but only 'aws:s3' is supported"),
         ("eventSource", ..., "record 1 has no eventSource"),
         ("eventName", ..., "record 1 has no eventName"),
         ("eventTime", 1700000000, "eventTime of record 1 is not text"),
@@ -274,9 +274,13 @@ def test_broken_s3_record_is_malformed(path: str, value: object, message: str) -
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("source", "aws.ec2", "source of the EventBridge event is 'aws.ec2', only 'aws.s3' is known"),
+        ("source", "aws.ec2", "source of the EventBridge event is 'aws.ec2', but only 'aws.s3' is supported"),
         ("detail", ..., "the EventBridge event has no detail"),
-        ("detail.event-version", "2.0", "detail.event-version of the EventBridge event is '2.0', only 1.x is known"),
+        (
+            "detail.event-version",
+            "2.0",
+            "detail.event-version of the EventBridge event is '2.0', but only 1.x is supported",
+        ),
         ("detail.object.key", "", "detail.object.key of the EventBridge event is empty"),
         ("detail.object.key", "a\0", "detail.object.key of the EventBridge event contains NUL: 'a\\x00'"),
         ("detail.bucket.name", ..., "the EventBridge event has no detail.bucket.name"),
@@ -285,7 +289,7 @@ def test_broken_s3_record_is_malformed(path: str, value: object, message: str) -
         (
             "detail-type",
             "AWS API Call via CloudTrail",
-            "the EventBridge event has detail-type 'AWS API Call via CloudTrail', which tells of no object",
+            "the EventBridge event has detail-type 'AWS API Call via CloudTrail', which is not an event of an object",
         ),
     ],
 )
@@ -301,9 +305,9 @@ def deep(levels: int) -> str:
     return "[" * levels + "]" * levels
 
 
-NO_EVENT = "no S3 event: it has neither Records nor detail-type, and is no s3:TestEvent"
+NO_EVENT = "not an S3 event: it has neither Records nor detail-type, and it is not an s3:TestEvent"
 NOT_OBJECT = "JSON, but not an object"
-TOO_LONG = "not JSON that we read: a number has too many digits"
+TOO_LONG = "JSON that cannot be read: a number has too many digits"
 
 
 @pytest.mark.parametrize(
@@ -318,8 +322,8 @@ TOO_LONG = "not JSON that we read: a number has too many digits"
         pytest.param('"Records"', NOT_OBJECT, id="string"),
         pytest.param('{"Records": [', "not JSON: Expecting value at line 1, column 14", id="truncated"),
         pytest.param("lorem " * 42_000, "not JSON: Expecting value at line 1, column 1", id="250 KB of text"),
-        pytest.param("NaN", "not JSON: NaN is no JSON number", id="NaN"),
-        pytest.param('{"Records": -Infinity}', "not JSON: -Infinity is no JSON number", id="infinity"),
+        pytest.param("NaN", "not JSON: NaN is not a JSON number", id="NaN"),
+        pytest.param('{"Records": -Infinity}', "not JSON: -Infinity is not a JSON number", id="infinity"),
         pytest.param("9" * 5_000, TOO_LONG, id="huge integer"),
         pytest.param(
             "\ufeff{}", "not JSON: Unexpected UTF-8 BOM (decode using utf-8-sig) at line 1, column 1", id="BOM"

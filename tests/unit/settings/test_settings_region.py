@@ -97,10 +97,10 @@ def test_region_of_the_profile(tmp_path: Path) -> None:
     assert load_worker_settings(base).region == "eu-north-1"
     assert load_worker_settings({**base, "AWS_PROFILE": "far"}).region == "ap-south-1"
     assert load_worker_settings({**base, "AWS_PROFILE": "far", "AWS_REGION": "us-west-2"}).region == "us-west-2"
-    with pytest.raises(SettingsError, match=r"^the AWS configuration cannot be used: .*\(none\)"):
+    with pytest.raises(SettingsError, match=r"^the AWS configuration cannot be read: .*\(none\)"):
         load_worker_settings({**base, "AWS_PROFILE": "none"})
     config.write_text("[default\n")
-    with pytest.raises(SettingsError, match=r"^the AWS configuration cannot be used: "):
+    with pytest.raises(SettingsError, match=r"^the AWS configuration cannot be read: "):
         load_worker_settings(base)
 
 

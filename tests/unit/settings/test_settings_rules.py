@@ -12,6 +12,7 @@ from bridge.text import shown
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 OTHER = "https://sqs.eu-west-1.amazonaws.com/123456789012/other"
 ENOUGH = {"SQS_QUEUE_URL": QUEUE, "BRIDGE_TASK_MODULES": "my_files", "AWS_REGION": "eu-west-1"}
+NOT_BOTH = "must not be one of the queues in SQS_QUEUE_URL"
 A_QUEUE_URL = "must be the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 
 
@@ -35,20 +36,20 @@ def fault(**environ: str) -> str:
 )
 def test_did_you_mean(name: str, meant: str) -> None:
     """An unknown name of ours is refused with the setting it resembles."""
-    assert fault(**{name: "x"}) == f"{name} is no setting: did you mean {meant}?"
+    assert fault(**{name: "x"}) == f"unknown setting {name}; did you mean {meant}?"
 
 
 def test_unknown_names() -> None:
     """A name that resembles no setting is refused without a guess; names that are not ours are left alone."""
-    assert fault(BRIDGE_ZZZ="x", SQS_ZZZ="y") == "BRIDGE_ZZZ is no setting; SQS_ZZZ is no setting"
-    assert fault(**{"BRIDGE_ZZZ\n": "x"}) == "BRIDGE_ZZZ\\n is no setting"
+    assert fault(BRIDGE_ZZZ="x", SQS_ZZZ="y") == "unknown setting BRIDGE_ZZZ; unknown setting SQS_ZZZ"
+    assert fault(**{"BRIDGE_ZZZ\n": "x"}) == "unknown setting BRIDGE_ZZZ\\n"
     load_worker_settings({**ENOUGH, "SQS": "x", "BRIDGES": "x", "MY_BRIDGE_X": "x", "bridge_x": "x", "CELERY_X": "x"})
 
 
 def test_the_name_of_the_test_suite_is_allowed() -> None:
     """SQS_TEST_ENDPOINT, which only tests read, does not stop a worker and is never suggested."""
     load_worker_settings({**ENOUGH, "SQS_TEST_ENDPOINT": "http://localhost:9324"})
-    assert fault(SQS_TEST_ENDPOINTS="x") == "SQS_TEST_ENDPOINTS is no setting"
+    assert fault(SQS_TEST_ENDPOINTS="x") == "unknown setting SQS_TEST_ENDPOINTS"
 
 
 LINKS = [
@@ -100,7 +101,7 @@ def test_service_links_are_skipped(name: str, value: str) -> None:
 def test_half_a_service_link_is_refused(name: str, value: str) -> None:
     """A name of that form with another value, or a value of that form under another name, is an unknown setting."""
     assert not is_service_link(name, value)
-    assert fault(**{name: value}).startswith(f"{name} is no setting")
+    assert fault(**{name: value}).startswith(f"unknown setting {name}")
 
 
 @pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"])
@@ -121,11 +122,14 @@ def test_broker_variables_are_refused(name: str) -> None:
         ("https://host:port/uploads", A_QUEUE_URL),
         ("https://host/up loads", A_QUEUE_URL),
         ("https://host/uploads?x=1", A_QUEUE_URL),
-        ("https://host", "must end in the name of a queue (letters, digits, - and _)"),
-        ("https://host/", "must end in the name of a queue (letters, digits, - and _)"),
-        (QUEUE + "/", "must end in the name of a queue (letters, digits, - and _)"),
-        ("arn:aws:sqs:eu-west-1:123456789012:uploads", "is an ARN; the URL of the queue is wanted"),
-        (QUEUE + ".fifo", "is a FIFO queue: S3 cannot notify one, and a hidden message would hold up its whole group"),
+        ("https://host", "must end with a queue name (letters, digits, - and _)"),
+        ("https://host/", "must end with a queue name (letters, digits, - and _)"),
+        (QUEUE + "/", "must end with a queue name (letters, digits, - and _)"),
+        ("arn:aws:sqs:eu-west-1:123456789012:uploads", "is an ARN: give the URL of the queue"),
+        (
+            QUEUE + ".fifo",
+            "is a FIFO queue: S3 cannot send events to one, and a hidden message would block its message group",
+        ),
     ],
 )
 def test_no_queue(url: str, rule: str) -> None:
@@ -150,15 +154,15 @@ def test_fifo_reasons() -> None:
 def test_passwords_are_not_repeated() -> None:
     """A URL with a password is refused without repeating it."""
     text = fault(SQS_QUEUE_URL="https://me:secret@host/uploads", SQS_DLQ_URL="https://me:sec/ret@host/dlq")
-    assert "SQS_QUEUE_URL=https://…@host/uploads: must not hold a user name or a password" in text
+    assert "SQS_QUEUE_URL=https://…@host/uploads: must not contain a user name or a password" in text
     assert "ret" not in text.replace("secret", "ret!") and "secret" not in text
 
 
 def test_queues_must_differ() -> None:
     """A queue named twice, or in two roles, is refused, even under another of its AWS hosts."""
     legacy = "http://eu-west-1.queue.amazonaws.com/123456789012/uploads"
-    assert fault(SQS_QUEUE_URL=f"{QUEUE},{legacy}") == f"SQS_QUEUE_URL={legacy}: is named more than once"
-    assert fault(SQS_TASK_QUEUE_URL=legacy) == f"SQS_TASK_QUEUE_URL={legacy}: must not be a queue of SQS_QUEUE_URL"
+    assert fault(SQS_QUEUE_URL=f"{QUEUE},{legacy}") == f"SQS_QUEUE_URL={legacy}: is listed more than once"
+    assert fault(SQS_TASK_QUEUE_URL=legacy) == f"SQS_TASK_QUEUE_URL={legacy}: {NOT_BOTH}"
     for roles in ({"SQS_DLQ_URL": QUEUE}, {"SQS_DLQ_URL": OTHER, "SQS_TASK_QUEUE_URL": OTHER}):
         expected = f"SQS_DLQ_URL={roles['SQS_DLQ_URL']}: must not be a queue that the worker reads"
         assert fault(**roles).startswith(expected)

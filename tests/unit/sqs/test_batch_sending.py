@@ -84,7 +84,7 @@ def test_what_stays_failed_ends_the_sending(send, sender_fault):
     assert run(10, confirmed=confirmed) == [list(range(10))]
     proxy.fail_entries("SendMessageBatch", positions=(0,), times=None, code="Broken", sender_fault=sender_fault)
     before = proxy.count("SendMessageBatch")
-    with pytest.raises(SendFailed, match="SQS did not take 1 of 10 messages: Broken"):
+    with pytest.raises(SendFailed, match="SQS did not accept 1 of 10 messages: Broken"):
         run(10)
     assert proxy.count("SendMessageBatch") - before == (1 if sender_fault else 3)
 

@@ -63,7 +63,7 @@ def test_too_large_by_its_event_is_dead_lettered_unrun(read, ran, receives):
     """At once, whatever receive it is, with both numbers in the error."""
     result = run_event(s3_event(s3_object(b"55555", "in/k")), receives=receives)
     assert (result.outcome, result.reason, result.delay_seconds) == ("dead_lettered", "too-large", None)
-    assert result.error == f"s3://test-bucket/in/k has 5 bytes, {NAME} takes 4"
+    assert result.error == f"s3://test-bucket/in/k has 5 bytes, but {NAME} takes at most 4"
     assert ran == []
 
 
@@ -102,7 +102,7 @@ def test_another_route_knows_no_limit(read, ran):
 @pytest.mark.parametrize("size", [5, None])
 def test_a_plain_call_raises_when_it_reads(read, ran, size):
     """The caller sees the error itself."""
-    with pytest.raises(ObjectTooLarge, match=r"s3://test-bucket/in/k has 5 bytes, its task takes 4"):
+    with pytest.raises(ObjectTooLarge, match=r"s3://test-bucket/in/k has 5 bytes, but its task takes at most 4"):
         read(s3_object(b"55555", "in/k", size=size))
     assert ran == ["in/k"]
     assert read(s3_object(b"4444", "in/k")) == b"4444"
