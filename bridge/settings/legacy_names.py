@@ -19,15 +19,15 @@ def translate(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple
     ``given`` holds the variables in force: stripped, without empty ones. A bridge setting that is set is kept as it is.
     """
     filled: dict[str, str] = {}
-    behind: dict[str, tuple[str, ...]] = {}
+    old_names: dict[str, tuple[str, ...]] = {}
     modules = [name.strip() for name in given.get("BRIDGE_TASK_MODULES", "").split(",")]
     if ARCHIVE_MODULE not in modules:
         return dict(given), {}
 
-    def fill(ours: str, value: str, *old: str) -> None:
-        if ours not in given:
-            filled[ours] = value
-            behind[ours] = tuple(name for name in old if name in given)
+    def fill(setting: str, value: str, *old: str) -> None:
+        if setting not in given:
+            filled[setting] = value
+            old_names[setting] = tuple(name for name in old if name in given)
 
     if "POLL_INTERVAL_SECONDS" in given:
         fill("BRIDGE_POLL_INTERVAL_SECONDS", given["POLL_INTERVAL_SECONDS"], "POLL_INTERVAL_SECONDS")
@@ -38,14 +38,14 @@ def translate(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple
     if "S3_BUCKET_NAME" in given:
         url = f"s3://{given['S3_BUCKET_NAME']}/{given.get('S3_PREFIX', OLD_PREFIX)}"
         fill("BRIDGE_ARCHIVE_URL", url, "S3_BUCKET_NAME", "S3_PREFIX")
-    return {**given, **filled}, behind
+    return {**given, **filled}, old_names
 
 
 def in_use(given: Mapping[str, str]) -> dict[str, str]:
     """Return each old name in use with the setting it stands for, such as ``BRIDGE_MAX_MESSAGES_PER_POLL=10``."""
-    translated, behind = translate(given)
+    translated, old_names = translate(given)
     found: dict[str, list[str]] = {}
-    for ours, old_names in behind.items():
-        for old in old_names:
-            found.setdefault(old, []).append(f"{ours}={translated[ours]}")
-    return {old: " and ".join(ours) for old, ours in found.items()}
+    for setting, names in old_names.items():
+        for old in names:
+            found.setdefault(old, []).append(f"{setting}={translated[setting]}")
+    return {old: " and ".join(settings) for old, settings in found.items()}

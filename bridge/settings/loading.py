@@ -156,7 +156,7 @@ def load_routing_settings(environ: Mapping[str, str] | None = None) -> RoutingSe
 
 def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | None) -> _S:
     """Load ``cls`` from the environment; ``queue_name`` is the setting whose queue URL may name the region."""
-    given, behind = legacy_names.translate(rules.in_force(os.environ if environ is None else environ))
+    given, old_names = legacy_names.translate(rules.in_force(os.environ if environ is None else environ))
     # In a process that only sends, such as a user's web server, SQS_… variables may belong to other software, and a
     # broker URL does not change the transport that the app names itself. A worker or a command runs nothing else.
     bridge_process = issubclass(cls, (QueueSettings, RoutingSettings))
@@ -176,7 +176,7 @@ def _load(cls: type[_S], environ: Mapping[str, str] | None, queue_name: str | No
     try:
         settings = cls(**values)
     except ValidationError as error:
-        faults += [text for details in error.errors() for text in _fault_texts(details, cls, given, behind)]
+        faults += [text for details in error.errors() for text in _fault_texts(details, cls, given, old_names)]
     if faults:
         raise SettingsError("; ".join(faults))
     return settings
@@ -231,12 +231,12 @@ def _profile_region(given: Mapping[str, str]) -> str | None:
 
 
 def _fault_texts(
-    error: ErrorDetails, cls: type[Settings], given: Mapping[str, str], behind: Mapping[str, tuple[str, ...]]
+    error: ErrorDetails, cls: type[Settings], given: Mapping[str, str], old_names: Mapping[str, tuple[str, ...]]
 ) -> Sequence[str]:
     """Return one pydantic error as one or more complete texts for a user.
 
-    ``behind`` holds the old names from which a setting was filled, so that the text can name the variable that the user
-    has set.
+    ``old_names`` holds the old names from which a setting was filled, so that the text can name the variable that is
+    really set.
     """
     key = error["loc"][0]
     name, field = next((f.validation_alias, f) for n, f in cls.model_fields.items() if key in (n, f.validation_alias))
@@ -246,7 +246,7 @@ def _fault_texts(
     if isinstance(cause, Faults):
         return cause.texts
     rule = str(cause) if isinstance(cause, ValueError) else _rule(field, error)
-    origin = " and ".join(behind.get(str(name), ()))
+    origin = " and ".join(old_names.get(str(name), ()))
     return [f"{name}={shown(given.get(str(name), ''))}{f' (from {origin})' if origin else ''}: {rule}"]
 
 

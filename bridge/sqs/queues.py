@@ -132,8 +132,8 @@ def check_endpoint(client: Any, queue_url: str) -> None:
         raise SettingsError(f"{queue_url} is not on AWS: set AWS_ENDPOINT_URL_SQS to the address of its server")
     region = region_of_queue_url(queue_url)
     if region not in (None, client.meta.region_name):
-        configured = client.meta.region_name
-        raise SettingsError(f"{queue_url} is in {region}, but the region in use is {configured}: correct AWS_REGION")
+        in_use = client.meta.region_name
+        raise SettingsError(f"{queue_url} is in {region}, but the region in use is {in_use}: set AWS_REGION={region}")
 
 
 def attributes_of(client: Any, url: str) -> dict[str, str]:

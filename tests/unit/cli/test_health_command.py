@@ -140,8 +140,10 @@ def test_somebody_else_there_is_two(worker, brigade, answer):
         ({"BRIDGE_HEALTH_PORT": "x"}, "BRIDGE_HEALTH_PORT=x: must be a whole number between 0 and 65535"),
         (
             {"BRIDGE_HEALTH_HOST": "my-pod"},
-            "BRIDGE_HEALTH_HOST=my-pod: must be an IP address of this machine, such as 127.0.0.1, "
-            "or 0.0.0.0 for all addresses",
+            (
+                "BRIDGE_HEALTH_HOST=my-pod: must be an IP address of this machine, such as 127.0.0.1, "
+                "or 0.0.0.0 for all addresses"
+            ),
         ),
     ],
 )

@@ -56,8 +56,8 @@ def aws(moto_server: SqsServer) -> Iterator[Aws]:
 
 
 @pytest.fixture(autouse=True)
-def _no_guard_left() -> Iterator[None]:
-    """A guard that one test sets is no other test's."""
+def _no_claimer_left() -> Iterator[None]:
+    """A claimer that one test sets must not reach another test."""
     yield
     use_claimer(None)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.errors import ClaimLost, StoreUnavailable
-from bridge.idempotency import claiming as guard_module
+from bridge.idempotency import claiming
 from bridge.idempotency.claiming import Claim, Claimer, ClaimingRun
 from bridge.idempotency.identity import of_record
 from bridge.idempotency.record import Record, from_json
@@ -50,7 +50,7 @@ class Runner:
 
 
 class Ticks:
-    """The time module of the guard: a completion is tried a few times, and nobody sleeps."""
+    """The time module of the claimer: a completion is tried a few times, and nobody sleeps."""
 
     def __init__(self):
         self.now = 0.0
@@ -71,7 +71,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         super().__init__()
         ticks = Ticks()
         self.patches = patch.object(
-            guard_module, "time", SimpleNamespace(monotonic=ticks.monotonic, sleep=ticks.sleep, time=lambda: START)
+            claiming, "time", SimpleNamespace(monotonic=ticks.monotonic, sleep=ticks.sleep, time=lambda: START)
         )
         self.patches.start()
         self.now = self.latest = START

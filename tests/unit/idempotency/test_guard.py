@@ -8,7 +8,7 @@ import time
 import pytest
 
 from bridge.errors import ClaimLost, StoreUnavailable
-from bridge.idempotency import claiming as guard_module
+from bridge.idempotency import claiming
 from bridge.idempotency.claiming import MAX_RESULT_BYTES, TRIES, Claim, Claimer, ClaimingRun, use_claimer
 from bridge.idempotency.identity import of_key
 from bridge.idempotency.record import from_json
@@ -32,7 +32,7 @@ def store():
 
 @pytest.fixture
 def claimer(store):
-    """Another guard on it, as another worker has one."""
+    """Another claimer on it, as another worker has one."""
     return Claimer(store, ttl_seconds=86_400)
 
 
@@ -44,7 +44,7 @@ def record_of(store, claim_request=WISH):
 def test_a_completion_is_tried_again_for_a_while(claimer, store, monkeypatch):
     """The work is done: a store that is away for a moment must not have it done again."""
     pauses = []
-    monkeypatch.setattr(guard_module.time, "sleep", pauses.append)
+    monkeypatch.setattr(claiming.time, "sleep", pauses.append)
     claim = claimer.acquire(WISH, RUN)
     store.fail_next("replace", times=5)
     claim.complete({"rows": 1})
@@ -56,8 +56,8 @@ def test_a_completion_is_tried_again_for_a_while(claimer, store, monkeypatch):
 def test_a_completion_is_not_tried_for_ever(claimer, store, monkeypatch):
     """About a minute, whatever the store does."""
     now = [0.0]
-    monkeypatch.setattr(guard_module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(guard_module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(claiming.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(claiming.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     claim = claimer.acquire(WISH, RUN)
     store.is_down = True
     with pytest.raises(StoreUnavailable):
@@ -119,7 +119,7 @@ def test_a_record_that_never_rests_is_unavailable():
 
 
 def test_the_end_of_a_claim_and_of_its_record(store):
-    """Reckoned from the guard's clock."""
+    """Reckoned from the claimer's clock."""
     claimer = Claimer(store, ttl_seconds=100_000, clock=lambda: 1_000.5)
     claimer.acquire(WISH, RUN)
     assert record_of(store).claimed_until == 1_060.5

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from bridge.celery import app
 from bridge.errors import ClaimLost, ObjectChanged, ObjectGone
-from bridge.idempotency import claiming as guard_module
+from bridge.idempotency import claiming
 from bridge.idempotency.claiming import Claimer, ClaimingRun, use_claimer
 from bridge.idempotency.record import from_json
 from bridge.messages.envelope import Delivery, for_event
@@ -49,7 +49,7 @@ def _forget_tasks():
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
     """A completion that the store does not take is given up at once."""
-    monkeypatch.setattr(guard_module, "COMPLETE_SECONDS", 0.0)
+    monkeypatch.setattr(claiming, "COMPLETE_SECONDS", 0.0)
 
 
 @pytest.fixture

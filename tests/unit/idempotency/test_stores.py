@@ -83,7 +83,7 @@ def record_id():
     return f"task/{uuid.uuid4().hex}/{uuid.uuid4().hex}"
 
 
-def a_wish():
+def a_claim_request():
     """Something to claim that no other test wants."""
     return of_key("tests.task", uuid.uuid4().hex)
 
@@ -93,8 +93,8 @@ def a_run(message="m1", receives=1, seconds=60.0):
     return ClaimingRun(f"{message}/{receives}/{uuid.uuid4().hex[:6]}", message, receives, seconds)
 
 
-def guard_of(store):
-    """A guard on it."""
+def claimer_of(store):
+    """A claimer on it."""
     return Claimer(store, ttl_seconds=86_400)
 
 
@@ -197,7 +197,7 @@ def test_of_twenty_replacers_one_wins(store, record_id):
 @pytest.mark.parametrize("receives", [1, 2])
 def test_of_twenty_runs_one_claims(store, receives):
     """Twenty deliveries at once: one run, and nineteen that are told to wait."""
-    claimer, claim_request = guard_of(store), a_wish()
+    claimer, claim_request = claimer_of(store), a_claim_request()
     answers = all_at_once(lambda n: claimer.acquire(claim_request, a_run(f"m{n}", receives)))
     (claim,) = [answer for answer in answers if isinstance(answer, Claim)]
     assert sum(isinstance(answer, Busy) for answer in answers) == THREADS - 1
@@ -209,7 +209,7 @@ def test_of_twenty_runs_one_claims(store, receives):
 
 def test_of_twenty_take_overs_one_wins(store):
     """When a claim has ended by itself and all its duplicates notice at once."""
-    claimer, claim_request = guard_of(store), a_wish()
+    claimer, claim_request = claimer_of(store), a_claim_request()
     lost = claimer.acquire(claim_request, a_run("m0", seconds=-1.0))
     answers = all_at_once(lambda n: claimer.acquire(claim_request, a_run(f"m{n}", 2)))
     (claim,) = [answer for answer in answers if isinstance(answer, Claim)]
@@ -220,7 +220,7 @@ def test_of_twenty_take_overs_one_wins(store):
 
 def test_a_claim_through_its_life(store):
     """Claimed, checkpointed, failed, claimed again with both, completed, done."""
-    claimer, claim_request = guard_of(store), a_wish()
+    claimer, claim_request = claimer_of(store), a_claim_request()
     first = claimer.acquire(claim_request, a_run())
     assert first.progress == {}
     first.save({"part": 1})
@@ -290,7 +290,7 @@ def calls_of(proxy, action):
 @pytest.mark.parametrize(("kind", "duplicate_calls"), [("s3", 2), ("dynamodb", 1)])
 def test_store_calls_of_a_task(aws, proxy, kind, duplicate_calls):
     """Two on the first delivery; one on a repeat, and two for S3 when the repeat is a message of its own."""
-    claimer, claim_request = guard_of(AWS_STORES[kind](aws)), a_wish()
+    claimer, claim_request = claimer_of(AWS_STORES[kind](aws)), a_claim_request()
 
     def first_delivery():
         claimer.acquire(claim_request, a_run("m1")).complete(None)
@@ -303,7 +303,7 @@ def test_store_calls_of_a_task(aws, proxy, kind, duplicate_calls):
 @pytest.mark.parametrize("kind", AWS_STORES)
 def test_store_calls_of_a_failing_task(aws, proxy, kind):
     """Two for the run that fails, one for each checkpoint, and no more than three for the run after it."""
-    claimer, claim_request = guard_of(AWS_STORES[kind](aws)), a_wish()
+    claimer, claim_request = claimer_of(AWS_STORES[kind](aws)), a_claim_request()
 
     def failing_run():
         claim = claimer.acquire(claim_request, a_run("m1"))
@@ -404,8 +404,8 @@ def test_no_credentials(aws, impatient, monkeypatch, record_id):
 
 
 def test_nothing_runs_while_the_store_cannot_be_asked(aws_store, impatient, proxy):
-    """Through the guard: no claim, no guess, whatever the delivery."""
-    claimer, claim_request = guard_of(aws_store), a_wish()
+    """Through the claimer: no claim, no guess, whatever the delivery."""
+    claimer, claim_request = claimer_of(aws_store), a_claim_request()
     proxy.fail(status=500, code="InternalError", times=None)
     for receives in (1, 2):
         with pytest.raises(StoreUnavailable):
@@ -420,10 +420,10 @@ FOREIGN_BODIES = [b"", b"hello", b"\xff\xfe\x00", b"{}", b'{"schema": 99, "statu
 @pytest.mark.parametrize("body", FOREIGN_BODIES, ids=range(len(FOREIGN_BODIES)))
 def test_a_foreign_object_is_neither_read_nor_overwritten(aws, proxy, body):
     """Somebody's file under our key, or a newer worker's record: unavailable, and left as it is."""
-    claim_request = a_wish()
+    claim_request = a_claim_request()
     key = f"claims/{claim_request.id}.json"
     aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=body)
-    claimer = guard_of(at_once(S3Store(aws.bucket, "claims", REGION)))
+    claimer = claimer_of(at_once(S3Store(aws.bucket, "claims", REGION)))
     for receives in (1, 2):
         with pytest.raises(StoreUnavailable, match="cannot be read"):
             claimer.acquire(claim_request, a_run(receives=receives))
@@ -444,10 +444,10 @@ FOREIGN_ITEMS = [
 @pytest.mark.parametrize("item", FOREIGN_ITEMS, ids=range(len(FOREIGN_ITEMS)))
 def test_a_foreign_item_is_neither_read_nor_overwritten(aws, proxy, item):
     """An item of another program under our id."""
-    claim_request = a_wish()
+    claim_request = a_claim_request()
     whole = {"id": {"S": claim_request.id}, **item}
     aws.dynamodb.put_item(TableName=aws.table, Item=whole)
-    claimer = guard_of(dynamodb_of(aws))
+    claimer = claimer_of(dynamodb_of(aws))
     for receives in (1, 2):
         with pytest.raises(StoreUnavailable, match="cannot be read"):
             claimer.acquire(claim_request, a_run(receives=receives))
@@ -456,7 +456,7 @@ def test_a_foreign_item_is_neither_read_nor_overwritten(aws, proxy, item):
 
 def test_a_conflict_of_s3_is_asked_again(aws, proxy):
     """409: another conditional write was under way, so the record is read and the claim tried again."""
-    claimer, claim_request = guard_of(s3_of(aws)), a_wish()
+    claimer, claim_request = claimer_of(s3_of(aws)), a_claim_request()
     proxy.fail(status=409, code="ConditionalRequestConflict")
     calls, claim = calls_of(proxy, lambda: claimer.acquire(claim_request, a_run()))
     assert isinstance(claim, Claim)
@@ -468,7 +468,7 @@ def test_a_conflict_of_s3_is_asked_again(aws, proxy):
 
 def test_a_conflict_of_dynamodb_is_asked_again(aws, proxy):
     """A transaction of somebody's own on the item."""
-    claimer, claim_request = guard_of(dynamodb_of(aws)), a_wish()
+    claimer, claim_request = claimer_of(dynamodb_of(aws)), a_claim_request()
     proxy.fail(action="PutItem", code="TransactionConflictException", times=2)
     claim = claimer.acquire(claim_request, a_run())
     assert isinstance(claim, Claim)
@@ -487,7 +487,7 @@ def test_a_store_that_conflicts_for_ever(aws_store, proxy):
         times=None,
     )
     with pytest.raises(StoreUnavailable):
-        guard_of(aws_store).acquire(a_wish(), a_run())
+        claimer_of(aws_store).acquire(a_claim_request(), a_run())
 
 
 # ---- lost answers
@@ -495,7 +495,7 @@ def test_a_store_that_conflicts_for_ever(aws_store, proxy):
 
 def test_a_claim_whose_answer_was_lost_is_claimed(aws_store, proxy):
     """The SDK tries again, is refused by its own first try, and the run begins all the same."""
-    claimer, claim_request = guard_of(aws_store), a_wish()
+    claimer, claim_request = claimer_of(aws_store), a_claim_request()
     proxy.drop_response()
     claim = claimer.acquire(claim_request, a_run())
     assert isinstance(claim, Claim)
@@ -523,11 +523,11 @@ class DropsWrites:
 
 def test_a_take_over_whose_answer_was_lost_is_claimed(aws_store, proxy):
     """A replace as well as a create."""
-    claim_request, run = a_wish(), a_run("m1", receives=2)
-    guard_of(aws_store).acquire(claim_request, a_run("m1", seconds=-1.0))
+    claim_request, run = a_claim_request(), a_run("m1", receives=2)
+    claimer_of(aws_store).acquire(claim_request, a_run("m1", seconds=-1.0))
     store = DropsWrites(aws_store, proxy)
     store.refusal_tells = False  # reads first, then replaces
-    claim = guard_of(store).acquire(claim_request, run)
+    claim = claimer_of(store).acquire(claim_request, run)
     assert isinstance(claim, Claim)
     assert claim.took_over
     assert kept(aws_store, claim_request).owner == run.owner
@@ -535,7 +535,7 @@ def test_a_take_over_whose_answer_was_lost_is_claimed(aws_store, proxy):
 
 def test_changes_whose_answers_were_lost_are_made_once(aws_store, proxy):
     """A checkpoint, a failure that is counted once, and a completion."""
-    claimer, claim_request = guard_of(aws_store), a_wish()
+    claimer, claim_request = claimer_of(aws_store), a_claim_request()
     claim = claimer.acquire(claim_request, a_run())
     proxy.drop_response()
     claim.save({"part": 1})
@@ -552,7 +552,7 @@ def test_changes_whose_answers_were_lost_are_made_once(aws_store, proxy):
 
 def test_a_completion_that_came_through_unheard_is_not_lost(aws_store, impatient, proxy):
     """The store took it and nobody was told: the next try finds its own text and is content."""
-    claimer, claim_request = guard_of(aws_store), a_wish()
+    claimer, claim_request = claimer_of(aws_store), a_claim_request()
     claim = claimer.acquire(claim_request, a_run())
     proxy.drop_response()
     claim.complete({"rows": 1})
@@ -561,25 +561,25 @@ def test_a_completion_that_came_through_unheard_is_not_lost(aws_store, impatient
 
 def test_a_release_for_a_lost_run_whose_answer_was_lost_counts_once(aws_store, impatient, proxy):
     """The parent tries again, and finds nothing left to release."""
-    claim_request, run = a_wish(), a_run()
-    guard_of(aws_store).acquire(claim_request, run)
+    claim_request, run = a_claim_request(), a_run()
+    claimer_of(aws_store).acquire(claim_request, run)
     with pytest.raises(StoreUnavailable):
-        guard_of(DropsWrites(aws_store, proxy)).release(claim_request, run, failed=True)
-    assert guard_of(aws_store).release(claim_request, run, failed=True) is None
+        claimer_of(DropsWrites(aws_store, proxy)).release(claim_request, run, failed=True)
+    assert claimer_of(aws_store).release(claim_request, run, failed=True) is None
     assert kept(aws_store, claim_request).failures == {"m1": 1}
 
 
 def test_a_release_for_a_lost_run_whose_answer_the_sdk_asks_for_again(aws_store, proxy):
     """Then the parent even learns the count."""
-    claim_request, run = a_wish(), a_run()
-    guard_of(aws_store).acquire(claim_request, run)
-    assert guard_of(DropsWrites(aws_store, proxy)).release(claim_request, run, failed=True) == 1
+    claim_request, run = a_claim_request(), a_run()
+    claimer_of(aws_store).acquire(claim_request, run)
+    assert claimer_of(DropsWrites(aws_store, proxy)).release(claim_request, run, failed=True) == 1
     assert kept(aws_store, claim_request).failures == {"m1": 1}
 
 
 def test_a_record_written_by_hand_is_understood(aws_store, proxy):
     """The text is the whole of it: what another tool wrote in this form counts."""
-    claim_request = ClaimRequest(id=a_wish().id, event="e")
+    claim_request = ClaimRequest(id=a_claim_request().id, event="e")
     done = Record(status="completed", event="e", done_event="e", expires_at=EXPIRES_AT, result=5)
     aws_store.create(claim_request.id, to_json(done), EXPIRES_AT)
-    assert guard_of(aws_store).acquire(claim_request, a_run()) == Done(5)
+    assert claimer_of(aws_store).acquire(claim_request, a_run()) == Done(5)

@@ -161,8 +161,10 @@ def test_all_faults_are_told_at_once() -> None:
         (
             "BRIDGE_RESULTS_URL",
             "s3://bucket/",
-            "must be s3://bucket/prefix/: without a prefix the worker would take all objects of the bucket for its own "
-            "output and ignore them",
+            (
+                "must be s3://bucket/prefix/: without a prefix the worker would take all objects of the bucket "
+                "for its own output and ignore them"
+            ),
         ),
         (
             "BRIDGE_ALLOWED_BUCKETS",
