@@ -130,7 +130,8 @@ def _found_queues(
     """Return the queues with their dead-letter queues, however long SQS is away; raises SettingsError for a mistake."""
     from bridge.aws_errors import error_code
     from bridge.log import get_logger
-    from bridge.sqs.queues import look_up, named_queues
+    from bridge.sqs.queue_lookup import look_up
+    from bridge.sqs.queues import named_queues
 
     while True:
         try:

@@ -10,7 +10,7 @@ import click
 
 from bridge.cli.exit_codes import errors_reported, exit_incomplete
 from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
-from bridge.sqs.queues import attributes_of
+from bridge.sqs.queue_lookup import attributes_of
 from bridge.text import printable
 
 if TYPE_CHECKING:

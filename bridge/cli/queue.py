@@ -11,7 +11,8 @@ import click
 from bridge.cli.exit_codes import errors_reported, exit_incomplete
 from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
 from bridge.cli.printing import aligned, messages
-from bridge.sqs.queues import all_queues, attributes_of, count
+from bridge.sqs.queue_lookup import attributes_of, count
+from bridge.sqs.queues import all_queues
 from bridge.text import printable
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _dlq(
     if settings.sqs_dlq_url is not None:
         return settings.sqs_dlq_url, "SQS_DLQ_URL"
     from bridge.errors import SettingsError
-    from bridge.sqs.queues import look_up
+    from bridge.sqs.queue_lookup import look_up
 
     if not attributes.get("RedrivePolicy"):
         return None, "none: no RedrivePolicy, and SQS_DLQ_URL is not set"

@@ -1,8 +1,8 @@
 """Ties a worker and all its children to the life of the process that started it.
 
-Run as a script: ``python -I die_with_parent.py COMMAND…``, as leader of its own process group, with a pipe as standard input
-that only the starter holds open. The kernel closes that pipe when the starter is gone, however it went, so this needs
-neither a signal handler over there nor Linux's PR_SET_PDEATHSIG, which would not reach the worker's own children.
+Run as a script: ``python -I die_with_parent.py COMMAND…``, as leader of its own process group, with a pipe as standard
+input that only the starter holds open. The kernel closes that pipe when the starter is gone, however it went, so this
+needs neither a signal handler over there nor Linux's PR_SET_PDEATHSIG, which would not reach the worker's own children.
 
 - SIGTERM is passed on to the worker alone: its pool children must not get it, or they would die in the middle of a
   task.

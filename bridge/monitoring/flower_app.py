@@ -27,7 +27,8 @@ from bridge.monitoring.flower_access import access_fault
 from bridge.monitoring.queue_depths import STATES, watched
 from bridge.settings.loading import load_queue_settings
 from bridge.sqs.clients import sqs_client
-from bridge.sqs.queues import look_up, named_queues
+from bridge.sqs.queue_lookup import look_up
+from bridge.sqs.queues import named_queues
 
 try:
     from flower import command as flower_command

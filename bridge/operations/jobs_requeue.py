@@ -17,7 +17,7 @@ from bridge.operations.stopping import Stop
 from bridge.s3.clients import s3_client
 from bridge.settings.loading import load_queue_settings
 from bridge.sqs.clients import sqs_client
-from bridge.sqs.queues import check_endpoint
+from bridge.sqs.queue_lookup import check_endpoint
 
 
 class Requeue:

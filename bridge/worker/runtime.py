@@ -28,7 +28,8 @@ from bridge.kubernetes.deletion_cost import DeletionCost, this_pod
 from bridge.log import get_logger
 from bridge.sqs.clients import PROBE_READ_SECONDS, RECEIVE_GRACE_SECONDS, new_session, renewal_read_seconds, sqs_client
 from bridge.sqs.fast_client import SqsCalls
-from bridge.sqs.queues import Queue, deferred_queue_lookup
+from bridge.sqs.queue_lookup import deferred_queue_lookup
+from bridge.sqs.queues import Queue
 from bridge.worker import claim_release as run_claims
 from bridge.worker.claim_release import Releases
 from bridge.worker.context import WorkerContext

@@ -29,7 +29,8 @@ from bridge.monitoring.bus import INSTALL, client_is_missing
 from bridge.s3.outputs import output_prefixes, pairs
 from bridge.settings.loading import WorkerSettings, legacy_names_in_use, load_worker_settings
 from bridge.sqs.clients import new_session
-from bridge.sqs.queues import Queue, find_queues
+from bridge.sqs.queue_lookup import find_queues
+from bridge.sqs.queues import Queue
 from bridge.task import run_context
 from bridge.task.app import ROOT_MODULE
 from bridge.task.defaults import apply_defaults, normalize_plain_tasks

@@ -77,7 +77,8 @@ def find_dlq(client: Any, settings: QueueSettings, wanted: str | None) -> str:
     Raises SettingsError when there is none, or more than one to choose from.
     """
     from bridge.errors import SettingsError
-    from bridge.sqs.queues import look_up, queue_name
+    from bridge.sqs.queue_lookup import look_up
+    from bridge.sqs.queues import queue_name
 
     if wanted is not None and is_url(wanted):
         return wanted

@@ -14,7 +14,7 @@ from bridge.cli.options import client_for, queue_settings
 from bridge.cli.printing import messages, progress
 from bridge.messages.dead_letter import read_letter
 from bridge.operations.stopping import HANDING_BACK, Stop
-from bridge.sqs.queues import attributes_of, count
+from bridge.sqs.queue_lookup import attributes_of, count
 
 if TYPE_CHECKING:
     from bridge.operations.dlq.filter import Filter

@@ -19,7 +19,7 @@ from typing import Any, Self
 import click
 
 from bridge.operations.stopping import Stop
-from bridge.sqs.queues import attributes_of, count
+from bridge.sqs.queue_lookup import attributes_of, count
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES
 
 HOLD_SECONDS = 120

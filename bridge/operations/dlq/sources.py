@@ -14,7 +14,8 @@ from bridge.aws_errors import ACCESS_DENIED, NO_SUCH_QUEUE, NOT_IMPLEMENTED, err
 from bridge.errors import SettingsError
 from bridge.messages.dead_letter import Letter
 from bridge.settings.rules import same_queue
-from bridge.sqs.queues import all_queues, attributes_of, queue_name
+from bridge.sqs.queue_lookup import attributes_of
+from bridge.sqs.queues import all_queues, queue_name
 from bridge.sqs.quotas import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:

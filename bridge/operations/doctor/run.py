@@ -32,8 +32,8 @@ from bridge.s3.outputs import Output, output_prefixes
 from bridge.settings.loading import OperatorSettings
 from bridge.settings.region import is_aws_host
 from bridge.sqs.clients import sqs_client
+from bridge.sqs.queue_lookup import check_endpoint
 from bridge.sqs.queue_policy import redrive_policy
-from bridge.sqs.queues import check_endpoint
 from bridge.text import shown
 
 _GLOB = frozenset("*?[")

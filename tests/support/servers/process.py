@@ -22,8 +22,8 @@ def running_server(
 ) -> Iterator[str]:
     """Run ``command`` until the end of the block; yields what the regex ``announcement`` has in its group.
 
-    Both servers choose a free port themselves and print it: a port picked beforehand could be taken in between.
-    The server is killed when the block ends, and by die_with_parent when this process is gone, however it went. It has a
+    Both servers choose a free port themselves and print it: a port picked beforehand could be taken in between. The
+    server is killed when the block ends, and by die_with_parent when this process is gone, however it went. It has a
     session of its own, since Ctrl-C in the terminal would otherwise end it before the tests have cleaned up.
 
     Raises RuntimeError with the output so far when the server ends early, AssertionError when it announces nothing.

@@ -8,7 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bridge.errors import SettingsError
-from bridge.sqs.queues import MAX_MESSAGE_BYTES, Queue, look_up, named_queues, queue_name
+from bridge.sqs.queue_lookup import look_up
+from bridge.sqs.queues import MAX_MESSAGE_BYTES, Queue, named_queues, queue_name
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 DLQ = "https://sqs.eu-west-1.amazonaws.com/210987654321/dead"

@@ -15,8 +15,9 @@ from bridge.celery import app
 from bridge.errors import SettingsError
 from bridge.messages.retry_policy import TaskLimits
 from bridge.settings.loading import load_worker_settings
-from bridge.sqs import queues as queues_module
-from bridge.sqs.queues import Queue, check_endpoint, find_queues
+from bridge.sqs import queue_lookup as queues_module
+from bridge.sqs.queue_lookup import check_endpoint, find_queues
+from bridge.sqs.queues import Queue
 from bridge.task import registry
 from bridge.task.decorators import file_task
 from bridge.task.defaults import apply_defaults
