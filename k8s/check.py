@@ -1,9 +1,9 @@
-"""Looks at rendered manifests before they are applied: what is left to fill in, and what does not fit together.
+"""Checks rendered manifests before you apply them: placeholders that are left, and values that do not fit together.
 
     kubectl kustomize k8s/overlays/production | python k8s/check.py
 
-Prints one fault a line. Exit code 0: none; 1: some; 2: nothing to look at. Needs this package with its extra k8s, and
-neither a cluster nor AWS.
+Prints one fault per line. Exit code 0: no faults; 1: faults; 2: no manifests to check, or this package is not
+installed. Needs this package with its extra k8s, and neither a cluster nor AWS.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+try:
+    import yaml
 
-from bridge.delivery import drain
-from bridge.errors import SettingsError
-from bridge.settings.loading import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
+    from bridge.delivery.drain import longest_drain_seconds
+    from bridge.errors import SettingsError
+    from bridge.settings.loading import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
+except ModuleNotFoundError as missing:
+    sys.stderr.write(f"check.py: {missing.name} is not installed: pip install 'bucket-brigade[k8s]', or make setup\n")
+    sys.exit(2)
 
 Document = Mapping[str, Any]
 
@@ -27,24 +31,6 @@ _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*?(:(?P<tag>[\w][\w.-]*))?(@sha256:[0
 _DEFAULT_TIME_LIMIT_SECONDS = WorkerSettings.model_fields["task_time_limit_seconds"].default
 #: What stands for a value that only the cluster knows.
 _FROM_CLUSTER = {"BRIDGE_MONITOR_URL": "redis://bus:6379/0"}
-
-
-def drain_budget_seconds(drain_seconds: float) -> float:
-    """The longest that a worker takes from SIGTERM to its end, by the budgets in bridge/delivery/drain.py.
-
-    Running tasks, then in the worst case two releases of claims, three hand-backs, the kill, the last poll, the flush
-    of deletes, and Celery's own leaving.
-    """
-    budget: float = (
-        drain_seconds
-        + 2 * drain.RELEASE_SECONDS
-        + 3 * drain.HAND_BACK_SECONDS
-        + drain.KILL_SECONDS
-        + drain.LAST_POLL_SECONDS
-        + drain.FLUSH_SECONDS
-        + drain.LEAVE_SECONDS
-    )
-    return budget
 
 
 def pod_spec(document: Document) -> dict[str, Any] | None:
@@ -79,9 +65,9 @@ def capacity(arguments: Sequence[str]) -> int:
 
 
 def faults(documents: Sequence[Document]) -> list[str]:
-    """All that is wrong, a line each. Placeholders come alone: with them nothing else can be judged."""
+    """Return every fault as one line; while placeholders are left, only those, for nothing else can be checked."""
     left = [
-        f"{where(document)}: {name} is left to fill in"
+        f"{where(document)}: {name} is not filled in"
         for document in documents
         for name in sorted(set(PLACEHOLDER.findall(yaml.safe_dump(document))))
     ]
@@ -104,29 +90,29 @@ def _faults(document: Document, documents: Sequence[Document]) -> Iterator[str]:
             yield f"{where(document)}: {error}"
             continue
         grace = (pod or {}).get("terminationGracePeriodSeconds", 30)
-        if drain_seconds is not None and grace <= drain_budget_seconds(drain_seconds):
+        if drain_seconds is not None and grace <= longest_drain_seconds(drain_seconds):
             yield (
-                f"{where(document)}: terminationGracePeriodSeconds is {grace}, and the drain may take "
-                f"{drain_budget_seconds(drain_seconds):g} s (BRIDGE_DRAIN_SECONDS is {drain_seconds:g})"
+                f"{where(document)}: terminationGracePeriodSeconds is {grace}, but the drain may take "
+                f"{longest_drain_seconds(drain_seconds):g} s (BRIDGE_DRAIN_SECONDS is {drain_seconds:g})"
             )
     if document["kind"] in ("ScaledObject", "ScaledJob"):
         yield from _scaling_faults(document, documents)
 
 
 def image_fault(image: str) -> str | None:
-    """Say why an image's reference may mean something else tomorrow; None when it may not."""
+    """Return why an image reference may later resolve to another image, or None."""
     found = _IMAGE.fullmatch(image)
     if found is None:
-        return "is no reference of an image"
+        return "is not an image reference"
     if "@" in image:
         return None
     if found["tag"] in (None, "latest", "stable"):
-        return "needs a tag of its own, or a digest"
+        return "needs a tag other than latest or stable, or a digest"
     return None
 
 
 def _read_settings(container: Document, given: Mapping[str, str]) -> float | None:
-    """Hold a container's variables to its command's rules; return a worker's drain seconds. Raises SettingsError."""
+    """Check a container's variables as its command does; return a worker's drain seconds. Raises SettingsError."""
     arguments = container.get("args", ())
     if "worker" in arguments or "run-once" in arguments:
         return load_worker_settings(given).drain_seconds
@@ -153,32 +139,32 @@ def _scaling_faults(document: Document, documents: Sequence[Document]) -> Iterat
     given = environment(container, documents)
     holds = capacity(container["args"])
     if metadata["queueLength"] != str(holds):
-        yield f"{where(document)}: queueLength is {metadata['queueLength']}, and a pod works on {holds} at once"
+        yield f"{where(document)}: queueLength is {metadata['queueLength']}, but a pod holds {holds} messages at once"
     first = given.get("SQS_QUEUE_URL", "").split(",")[0].strip()
     if metadata["queueURL"] != first:
-        yield f"{where(document)}: queueURL is {metadata['queueURL']}, and the workers read {first}"
+        yield f"{where(document)}: queueURL is {metadata['queueURL']}, but the workers read {first}"
     if document["kind"] == "ScaledJob":
         limit = float(given.get("BRIDGE_TASK_TIME_LIMIT_SECONDS") or _DEFAULT_TIME_LIMIT_SECONDS)
         least = limit + pod.get("terminationGracePeriodSeconds", 30)
         deadline = document["spec"]["jobTargetRef"].get("activeDeadlineSeconds", least + 1)
         if deadline <= least:
             yield (
-                f"{where(document)}: activeDeadlineSeconds is {deadline}, and a task may take {limit:g} s, "
-                f"its end {least - limit:g} s more (BRIDGE_TASK_TIME_LIMIT_SECONDS is {limit:g})"
+                f"{where(document)}: activeDeadlineSeconds is {deadline}, but a task may take {limit:g} s, "
+                f"and its shutdown {least - limit:g} s more (BRIDGE_TASK_TIME_LIMIT_SECONDS is {limit:g})"
             )
     if metadata["awsRegion"] != given.get("AWS_REGION"):
-        yield f"{where(document)}: awsRegion is {metadata['awsRegion']}, and AWS_REGION {given.get('AWS_REGION')}"
+        yield f"{where(document)}: awsRegion is {metadata['awsRegion']}, but AWS_REGION is {given.get('AWS_REGION')}"
 
 
 def main() -> int:
-    """Look at what comes on standard input."""
+    """Check the manifests on standard input."""
     try:
         documents = [document for document in yaml.safe_load_all(sys.stdin) if document is not None]
     except yaml.YAMLError as error:
-        sys.stderr.write(f"this is no YAML: {' '.join(str(error).split())[:200]}\n")
+        sys.stderr.write(f"the input is not YAML: {' '.join(str(error).split())[:200]}\n")
         return 2
     if not documents or not all(isinstance(doc, dict) and {"kind", "metadata"} <= doc.keys() for doc in documents):
-        sys.stderr.write("these are no manifests: pipe the output of kubectl kustomize into this\n")
+        sys.stderr.write("the input has no manifests: pipe the output of kubectl kustomize into check.py\n")
         return 2
     found = faults(documents)
     sys.stdout.writelines(f"{fault}\n" for fault in found)

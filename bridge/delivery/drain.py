@@ -52,6 +52,16 @@ _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 PoolKind = Literal["prefork", "threads", "solo"]
 
 
+def longest_drain_seconds(drain_seconds: float) -> float:
+    """Return the longest that a worker takes from SIGTERM to its end; ``drain_seconds`` is BRIDGE_DRAIN_SECONDS.
+
+    After the running tasks come, in the worst case: two releases of claims, three hand-backs, the kill, the last poll,
+    the flush of deletes, and Celery's own shutdown. A pod's terminationGracePeriodSeconds must be longer. Pure.
+    """
+    steps = 2 * RELEASE_SECONDS + 3 * HAND_BACK_SECONDS + KILL_SECONDS + LAST_POLL_SECONDS
+    return drain_seconds + steps + FLUSH_SECONDS + LEAVE_SECONDS
+
+
 class Drain:
     """Runs once, when asked."""
 

@@ -27,7 +27,7 @@ def test_left_over_placeholders_are_told() -> None:
     assert done.returncode == 1
     told = set(re.findall(r"REPLACE_\w+", done.stdout))
     assert told == set(ANSWERS) - {"REPLACE_INGRESS_CLASS", "REPLACE_FLOWER_HOST"}
-    assert "ScaledObject/bucket-brigade-worker: REPLACE_REGION is left to fill in" in done.stdout
+    assert "ScaledObject/bucket-brigade-worker: REPLACE_REGION is not filled in" in done.stdout
 
 
 def test_an_overlay_that_is_filled_in_passes(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_component_has_placeholders_of_its_own(tmp_path: Path) -> None:
     fill_in(k8s / "overlays/production")
     use(k8s / "overlays/production", "flower-ingress")
     assert (
-        "Ingress/bucket-brigade-flower: REPLACE_FLOWER_HOST is left"
+        "Ingress/bucket-brigade-flower: REPLACE_FLOWER_HOST is not filled in"
         in run(build(k8s / "overlays/production").stdout).stdout
     )
 
@@ -54,7 +54,7 @@ def test_a_component_has_placeholders_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("BRIDGE_DRAIN_SECONDS=300", "terminationGracePeriodSeconds is 60, and the drain may take 324"),
+        ("BRIDGE_DRAIN_SECONDS=300", "terminationGracePeriodSeconds is 60, but the drain may take 324"),
         ("BRIDGE_WAIT_TIME_SECONDS=30", "BRIDGE_WAIT_TIME_SECONDS=30: must be between 0 and 20"),
         ("BRIDGE_TIME_LIMIT=60", "unknown setting BRIDGE_TIME_LIMIT"),
         ("BRIDGE_TASK_MODULES=", "BRIDGE_TASK_MODULES is not set"),
@@ -137,3 +137,11 @@ def test_a_missing_region_stops_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "AWS_REGION" in done.stderr
     assert render(k8s / "overlays/dev")
+
+
+def test_a_missing_installation_is_one_line() -> None:
+    """A Python that has neither the project nor its extra gets one line that says what to install, and exit code 2."""
+    command = [sys.executable, "-I", "-S", str(K8S / "check.py")]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "check.py: yaml is not installed: pip install 'bucket-brigade[k8s]', or make setup\n"
