@@ -4,16 +4,10 @@
 .PHONY: help setup demo test test-fast lint bench lock lock-image clean
 
 BIN := .venv/bin
-FAST := $(BIN)/python -m pytest -m "not servers and not slow"
-SLOW := $(BIN)/python -m pytest -m "servers or slow"
-FAST_HALF := tests/deploy/aws tests/unit/cli tests/deploy/compose tests/contract tests/unit/delivery tests/unit/idempotency
-ONE_HALF := tests/e2e/bad_input tests/e2e/chaos tests/e2e/outcomes tests/e2e/faults tests/e2e/idempotency tests/unit/operations tests/e2e/task_queue
+PYTEST := $(BIN)/python -m pytest
+# Many tests wait for a visibility timeout, and most of the others for one core: two processes share them, file by file.
+SHARED := $(PYTEST) -n 2 --dist loadgroup
 STAMP := .venv/.setup-done
-# Two runs of pytest at once; the one in the background is shown when the other has ended.
-SIDE_BY_SIDE = $(2) -o cache_dir=.cache/pytest-other > .cache/test-other.log 2>&1 & other=$$!; \
-	trap 'kill $$other 2>/dev/null' INT TERM; \
-	$(1); one=$$?; \
-	wait $$other; two=$$?; cat .cache/test-other.log; exit $$((one | two))
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 RECENT_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -49,20 +43,18 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP) ## S3 events through a real worker, on this machine alone (ARGS=--keep leaves it running)
 	@$(BIN)/brigade demo $(ARGS)
 
-# Most of the slow tests wait for a visibility timeout, and many of the fast ones for one core, so two halves run side by
-# side. Those of delivery start dozens of workers themselves, and have the machine alone.
+# The tests marked `alone` start dozens of workers themselves, and have the machine to themselves.
 test: $(STAMP) ## All tests, the fast ones first (ElasticMQ needs Java 17 and Maven; skipped without them)
 ifeq ($(ARGS),)
-	@mkdir -p .cache
-	@$(call SIDE_BY_SIDE,$(FAST) $(FAST_HALF),$(FAST) $(addprefix --ignore=,$(FAST_HALF)))
-	$(SLOW) tests/e2e/delivery
-	@$(call SIDE_BY_SIDE,$(SLOW) $(ONE_HALF),$(SLOW) $(addprefix --ignore=,tests/e2e/delivery $(ONE_HALF)))
+	$(SHARED) -m "not servers and not slow"
+	$(PYTEST) -m "alone"
+	$(SHARED) -m "(servers or slow) and not alone" --durations=30
 else
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 endif
 
-test-fast: $(STAMP) ## The tests that start nothing
-	$(FAST) $(ARGS)
+test-fast: $(STAMP) ## The tests that start no server and no process
+	$(SHARED) -m "not servers and not slow" $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,6 +10,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -30,11 +32,22 @@ _SERVER_FIXTURES = {"moto_url", "elasticmq_url", "sqs_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a server, and run those that start nothing before all others."""
+    """Mark the tests that use a server, and run those that start nothing before all others.
+
+    With pytest-xdist the tests of a file stay in one process, for they share its fixtures; those of a folder whose
+    fixtures have the scope ``package`` do too.
+    """
     for item in items:
         if _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group(str(folder if _shares_fixtures(folder) else item.path)))
     items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("servers", "slow")))
+
+
+@cache
+def _shares_fixtures(folder: Path) -> bool:
+    return any('scope="package"' in file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -32,7 +32,7 @@ def declared(*extras: str) -> list[Requirement]:
         for line in PROJECT["project"]["optional-dependencies"][extra]:
             requirement = Requirement(line)
             if requirement.name == PROJECT["project"]["name"]:
-                lines += [str(inner) for inner in declared(*requirement.extras)]
+                lines += [str(inner) for inner in declared(*sorted(requirement.extras))]
             else:
                 lines.append(line)
     return [Requirement(line) for line in lines]

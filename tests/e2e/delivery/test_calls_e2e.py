@@ -15,7 +15,7 @@ from tests.support.servers.sqs import SqsServer
 from tests.support.servers.waiting import wait_until
 
 # The scenarios start beside many others, which takes long on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
 MESSAGES = 1000
 #: Until the first polls have ended; a busy machine may see that late.

@@ -28,7 +28,7 @@ from tests.support.servers.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 
 # The first test that asks for a scenario waits for the start of many workers, which takes long on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
 #: What a drain may take beyond its budget: 5 s of deletes, a little for the rest, and what a busy machine adds. Less
 #: than the 20 s of a long poll, the 40 s of a budget that is to be skipped, and the 90 s of the tasks.

@@ -23,7 +23,7 @@ from tests.support.servers.sqs import SqsServer, counts
 from tests.support.servers.waiting import wait_until
 
 # The first test that asks for a scenario waits for the start of many workers, which takes long on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
 LONG_SECONDS = 36
 BEHIND = 40

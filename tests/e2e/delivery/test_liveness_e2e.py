@@ -18,7 +18,7 @@ from tests.support.servers.port import free_port
 from tests.support.servers.sqs import SqsServer
 
 # The first test that asks for a scenario waits for the start of many workers, which takes long on a busy machine.
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
 #: And a lease that no busy machine lets lapse: the tasks here are longer than any usual one.
 WAIT = {"BRIDGE_WAIT_TIME_SECONDS": "1", "BRIDGE_VISIBILITY_TIMEOUT_SECONDS": "120"}

@@ -16,7 +16,7 @@ from tests.e2e.delivery.conftest import Site, kill
 from tests.support.servers.sqs import SqsServer, counts
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq, pytest.mark.timeout(300)]
 
 BASE = REPOSITORY / "k8s" / "base"
 WORKERS = 3

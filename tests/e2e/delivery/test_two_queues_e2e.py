@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.delivery.conftest import Site
 from tests.support.servers.sqs import SqsServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 MESSAGES = 40
 
