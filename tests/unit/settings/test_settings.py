@@ -19,6 +19,7 @@ from bridge.settings.loading import (
     load_task_queue_settings,
     load_worker_settings,
 )
+from bridge.sqs import quotas
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 OTHER = "https://sqs.eu-west-1.amazonaws.com/123456789012/other"
@@ -259,3 +260,19 @@ def test_any_values(sound_base: bool, environ: dict[str, str]) -> None:
         assert str(error).encode("utf-8")
     else:
         assert loaded.region and loaded.sqs_queue_urls and loaded.task_modules
+
+
+@pytest.mark.parametrize(
+    ("field", "quota"),
+    [
+        ("visibility_timeout_seconds", quotas.MAX_VISIBILITY_SECONDS),
+        ("retry_backoff_seconds", quotas.MAX_VISIBILITY_SECONDS),
+        ("retry_backoff_max_seconds", quotas.MAX_VISIBILITY_SECONDS),
+        ("max_messages_per_poll", quotas.MAX_BATCH_ENTRIES),
+    ],
+)
+def test_bounds_are_the_quotas_of_sqs(field, quota):
+    """The settings stand below the wing sqs and name its limits themselves; both say the same."""
+    bounds = [bound.le for bound in WorkerSettings.model_fields[field].metadata if hasattr(bound, "le")]
+
+    assert bounds == [quota]

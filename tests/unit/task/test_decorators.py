@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from datetime import UTC, datetime
 
@@ -416,3 +417,12 @@ def test_routes_come_in_the_order_of_the_modules():
     routes = declared_routes(("first", "second"))
     assert [r.task[-1] for r in routes] == ["2", "3", "1", "0", "4"]
     assert [r.task[-1] for r in declared_routes()] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_former_path_of_the_base_class_goes_on():
+    """A project with ``base=bridge.task.BridgeTask`` keeps working for one release."""
+    former = importlib.import_module("bridge.task")
+
+    assert former.BridgeTask is BridgeTask
+    with pytest.raises(AttributeError, match="has no attribute 'Other'"):
+        _ = former.Other
