@@ -11,6 +11,7 @@ import pytest
 from bridge.errors import SettingsError
 from bridge.settings.loading import load_task_queue_settings, load_worker_settings, region_for
 from bridge.settings.region import is_aws_host, is_region_name, region_of_queue_url
+from bridge.settings.task_queue import task_queue_settings
 from tests import REPOSITORY
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
@@ -142,3 +143,18 @@ def test_importing_reads_nothing() -> None:
     command = [sys.executable, "-c", WITHOUT_BOTOCORE, str(REPOSITORY / "bridge")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_another_file_of_profiles_is_read_anew(monkeypatch, tmp_path):
+    """A process that sends takes the region of the file that AWS_CONFIG_FILE names now, not of one named before."""
+    monkeypatch.setenv("SQS_TASK_QUEUE_URL", "https://queues.example/123456789012/tasks")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "https://queues.example")
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    regions = []
+    for region in ("eu-west-1", "ap-south-1"):
+        file = tmp_path / region
+        file.write_text(f"[default]\nregion = {region}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+        regions.append(task_queue_settings().region)
+
+    assert regions == ["eu-west-1", "ap-south-1"]
