@@ -13,11 +13,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+try:
+    import yaml
 
-from bridge.delivery import drain
-from bridge.errors import SettingsError
-from bridge.settings.loading import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
+    from bridge.delivery.drain import longest_drain_seconds
+    from bridge.errors import SettingsError
+    from bridge.settings.loading import WorkerSettings, load_monitor_settings, load_queue_settings, load_worker_settings
+except ModuleNotFoundError as error:
+    sys.stderr.write(
+        f"k8s/check.py needs a module that this Python does not have: {error.name}. "
+        "Install the package: pip install 'bucket-brigade[k8s]' (in a checkout: pip install '.[k8s]')\n"
+    )
+    sys.exit(2)
 
 Document = Mapping[str, Any]
 
@@ -27,24 +34,6 @@ _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*?(:(?P<tag>[\w][\w.-]*))?(@sha256:[0
 _DEFAULT_TIME_LIMIT_SECONDS = WorkerSettings.model_fields["task_time_limit_seconds"].default
 #: What stands for a value that only the cluster knows.
 _FROM_CLUSTER = {"BRIDGE_MONITOR_URL": "redis://bus:6379/0"}
-
-
-def drain_budget_seconds(drain_seconds: float) -> float:
-    """The longest that a worker takes from SIGTERM to its end, by the budgets in bridge/delivery/drain.py.
-
-    Running tasks, then in the worst case two releases of claims, three hand-backs, the kill, the last poll, the flush
-    of deletes, and Celery's own leaving.
-    """
-    budget: float = (
-        drain_seconds
-        + 2 * drain.RELEASE_SECONDS
-        + 3 * drain.HAND_BACK_SECONDS
-        + drain.KILL_SECONDS
-        + drain.LAST_POLL_SECONDS
-        + drain.FLUSH_SECONDS
-        + drain.LEAVE_SECONDS
-    )
-    return budget
 
 
 def pod_spec(document: Document) -> dict[str, Any] | None:
@@ -104,10 +93,10 @@ def _faults(document: Document, documents: Sequence[Document]) -> Iterator[str]:
             yield f"{where(document)}: {error}"
             continue
         grace = (pod or {}).get("terminationGracePeriodSeconds", 30)
-        if drain_seconds is not None and grace <= drain_budget_seconds(drain_seconds):
+        if drain_seconds is not None and grace <= longest_drain_seconds(drain_seconds):
             yield (
                 f"{where(document)}: terminationGracePeriodSeconds is {grace}, and the drain may take "
-                f"{drain_budget_seconds(drain_seconds):g} s (BRIDGE_DRAIN_SECONDS is {drain_seconds:g})"
+                f"{longest_drain_seconds(drain_seconds):g} s (BRIDGE_DRAIN_SECONDS is {drain_seconds:g})"
             )
     if document["kind"] in ("ScaledObject", "ScaledJob"):
         yield from _scaling_faults(document, documents)
