@@ -1,4 +1,4 @@
-# One image for worker, Flower, exporter and command line; docs/image.md says how to build it and how to add tasks.
+# One image for worker, Flower, exporter and command line; docs/deploy/image.md says how to build it and how to add tasks.
 # Two targets: `brigade` (the last stage, so the default) and `local`, which adds the embedded S3 of docker-compose.yml.
 # BASE_IMAGE may be any Debian or Ubuntu with Python of at least 3.11 and its venv module.
 ARG BASE_IMAGE=docker.io/library/python:3.13.14-slim-bookworm

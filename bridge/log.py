@@ -5,8 +5,8 @@ keep working. The bridge replaces only the last step, which turns a record into 
 to every record of the process, including the user's: one JSON object per line in a container, readable text on a
 terminal.
 
-While a task runs, every line of its thread carries the fields of that run (``bridge.task.run_context``). docs/logs.md
-lists the events and their fields; a test compares it with the code.
+While a task runs, every line of its thread carries the fields of that run (``bridge.task.run_context``).
+docs/reference/logs.md lists the events and their fields; a test compares it with the code.
 """
 
 from __future__ import annotations

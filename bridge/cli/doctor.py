@@ -44,7 +44,7 @@ def command(buckets: tuple[str, ...], write_test: bool, quiet: bool, as_json: bo
     try:
         settings = load_operator_settings()
     except SettingsError as error:
-        findings = [Finding("error", "settings", "environment", str(error), "docs/settings.md")]
+        findings = [Finding("error", "settings", "environment", str(error), "docs/reference/settings.md")]
     else:
         with errors_reported():
             findings = [

@@ -83,7 +83,7 @@ class Lease:
 
     @property
     def log_fields(self) -> dict[str, Any]:
-        """What every log line about this message says of it: docs/logs.md calls these the message fields."""
+        """What every log line about this message says of it: docs/reference/logs.md calls these the message fields."""
         return {
             "message_id": self.message_id,
             "task_id": self.task_id,

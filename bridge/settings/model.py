@@ -1,7 +1,8 @@
 """The settings as types: names, defaults, ranges and the checks across them.
 
-docs/settings.md is the same table for users, and a test compares the two. bridge/settings/loading.py fills these
-classes from an environment. Constructing one reads only its arguments (and the host name, when ``pod_name`` is unset).
+docs/reference/settings.md is the same table for users, and a test compares the two. bridge/settings/loading.py fills
+these classes from an environment. Constructing one reads only its arguments (and the host name, when ``pod_name`` is
+unset).
 
 A check across settings is a validator of the field that comes later. An invalid earlier field is then missing from
 ``info.data``, and all other errors are still reported together.

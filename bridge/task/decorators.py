@@ -57,10 +57,11 @@ def file_task(
     before the task runs (or when it is read, if its event did not say its size). ``visibility_timeout``: lease of its
     messages, 6–43200 seconds.
 
-    With a store (``BRIDGE_IDEMPOTENCY_URL``) each event takes effect once (docs/idempotency.md). ``idempotent=False``
-    leaves the store alone, ``True`` refuses to start without one. ``idempotency_key`` gives a text for an object, and
-    what has the same text is done once. ``latest_only``: an event older than one completed for its object is ignored.
-    ``when_store_fails="run"`` runs without a claim when the store cannot be asked, instead of waiting in place.
+    With a store (``BRIDGE_IDEMPOTENCY_URL``) each event takes effect once (docs/guide/idempotency.md).
+    ``idempotent=False`` leaves the store alone, ``True`` refuses to start without one. ``idempotency_key`` gives a text
+    for an object, and what has the same text is done once. ``latest_only``: an event older than one completed for its
+    object is ignored. ``when_store_fails="run"`` runs without a claim when the store cannot be asked, instead of
+    waiting in place.
 
     Every other option is Celery's and means what Celery's documentation says
     (https://docs.celeryq.dev/en/stable/userguide/tasks.html#list-of-options).

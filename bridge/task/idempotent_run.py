@@ -1,4 +1,4 @@
-"""Run a task's function under a claim: the flow of docs/idempotency.md, in the process that runs the task.
+"""Run a task's function under a claim: the flow of docs/guide/idempotency.md, in the process that runs the task.
 
 Claim → run → complete, or release. A claim that this process can no longer release (killed, stopped by the hard time
 limit) is released by the parent: see ``bridge.worker.request``. What ends the run carries notes for it (``RUN_NOTES``).

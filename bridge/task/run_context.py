@@ -38,7 +38,7 @@ _spans: Spans | None = None
 
 
 def run_fields(task: Any, args: Any) -> dict[str, Any]:
-    """Return what the lines of a run say of it: the message fields of docs/logs.md.
+    """Return what the lines of a run say of it: the message fields of docs/reference/logs.md.
 
     A run that no message began (``.apply()`` inside a task) has no more than ``task_id`` and ``task`` of its own.
     """

@@ -142,7 +142,7 @@ fi
 secret=bucket-brigade-monitor
 if grep -qF "name: $secret" <<<"$rendered" &&
   [ -z "$(kubectl -n "$namespace" get secret "$secret" --ignore-not-found -o name)" ]; then
-  missing="the Secret $secret is not in the namespace $namespace: docs/deploy.md, \"The Secret of bus and Flower\""
+  missing="the Secret $secret is not in the namespace $namespace: docs/deploy/kubernetes.md, \"The Secret of bus and Flower\""
   [ "$dry_run" = yes ] || mend "$missing"
   printf 'deploy.sh: %s\n' "$missing" >&2
 fi

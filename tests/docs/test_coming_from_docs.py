@@ -23,10 +23,10 @@ from tests import REPOSITORY
 from tests.support.kube_stand_in import VERSION
 
 DOCS = REPOSITORY / "docs"
-THREE_SYSTEMS = DOCS / "from-three-systems.md"
-PAGES = sorted(
-    [*DOCS.glob("coming-from-*.md"), DOCS / "archive.md", DOCS / "launch-job.md", DOCS / "run-once.md", THREE_SYSTEMS]
-)
+COMING_FROM = DOCS / "coming-from"
+GUIDE = DOCS / "guide"
+THREE_SYSTEMS = COMING_FROM / "three-systems.md"
+PAGES = sorted([*COMING_FROM.glob("*.md"), GUIDE / "archive.md", GUIDE / "launch-job.md", GUIDE / "run-once.md"])
 #: How a feature that is not here is told, in place of the test that would show it.
 ABSENT = ("Not here", "Outside")
 SETTINGS = {str(field.validation_alias) for field in WorkerSettings.model_fields.values()}
@@ -64,7 +64,7 @@ def test_every_test_named_is_there(page: Path) -> None:
     assert [name for name in named if not is_there(name)] == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, DOCS / "reconcile.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "operate" / "reconcile.md"], ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     """A page or file of this repository that a page links to exists."""
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
@@ -87,7 +87,7 @@ def test_each_feature_of_the_three_systems_is_shown_or_told_absent() -> None:
 def test_the_table_has_what_the_pages_have() -> None:
     """A test to which a page on one of the systems points is among the files of the table, or in a folder of theirs."""
     shown = set(re.findall(r"`(tests/[^`:]+)", THREE_SYSTEMS.read_text()))
-    for page in DOCS.glob("coming-from-*.md"):
+    for page in set(COMING_FROM.glob("*.md")) - {THREE_SYSTEMS}:
         for name in re.findall(r"`(tests/[^`]+)`", page.read_text()):
             near = name.rsplit("/", 1)[0] if name.count("/") > 1 else name
             assert any(file.startswith(near) for file in shown), (page.name, name)
@@ -114,9 +114,9 @@ def functions_of(file: Path) -> frozenset[str]:
 
 
 def test_every_log_line_named_is_documented() -> None:
-    """The events in the tables of log lines are those of docs/logs.md."""
-    events = set(re.findall(r"^\| `([a-z_]+)`", (DOCS / "logs.md").read_text(), re.MULTILINE))
-    for page in DOCS.glob("coming-from-*.md"):
+    """The events in the tables of log lines are those of docs/reference/logs.md."""
+    events = set(re.findall(r"^\| `([a-z_]+)`", (DOCS / "reference" / "logs.md").read_text(), re.MULTILINE))
+    for page in set(COMING_FROM.glob("*.md")) - {THREE_SYSTEMS}:
         [section] = re.findall(r"^## Log lines\n(.*?)^## ", page.read_text(), re.MULTILINE | re.DOTALL)
         cells = [row.rsplit("|", 2)[1] for row in section.splitlines() if row.startswith("| ")]
         named = {name for cell in cells for name in re.findall(r"`([a-z]+_[a-z_]+|poll|archived)`", cell)}
@@ -127,7 +127,7 @@ def test_every_log_line_named_is_documented() -> None:
 
 def test_every_setting_of_the_seeds_is_translated() -> None:
     """No setting of the SQS-to-S3 processor is left without a row."""
-    text = (DOCS / "coming-from-sqs-to-s3-processor.md").read_text()
+    text = (COMING_FROM / "sqs-to-s3-processor.md").read_text()
     there = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
     for name in ("AWS_REGION", "SQS_QUEUE_URL", "S3_BUCKET_NAME", "S3_PREFIX", "POLL_INTERVAL_SECONDS"):
         assert any(name in cell for cell in there), name
@@ -136,7 +136,7 @@ def test_every_setting_of_the_seeds_is_translated() -> None:
 
 def test_run_once_is_explained_whole() -> None:
     """The page on run-once has a row for each option, with its default, and the fields of its last line."""
-    page = (DOCS / "run-once.md").read_text()
+    page = (GUIDE / "run-once.md").read_text()
     command = _brigade.get_command(click.Context(_brigade), "run-once")
     assert command is not None
     rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([^|]+) \|", page, re.MULTILINE))
@@ -146,20 +146,22 @@ def test_run_once_is_explained_whole() -> None:
         name: default for name, default in told.items() if isinstance(default, int | float) and name in rows
     }
     [line] = re.findall(r"```json\n(.*)\n```", page)
-    [fields] = re.findall(r"^\| `run_summary` \| info \| ([^|]+) \|", (DOCS / "logs.md").read_text(), re.MULTILINE)
+    [fields] = re.findall(
+        r"^\| `run_summary` \| info \| ([^|]+) \|", (DOCS / "reference" / "logs.md").read_text(), re.MULTILINE
+    )
     assert json.loads(line).keys() - {"event"} == set(re.findall(r"`([a-z_]+)`", fields))
 
 
 def test_the_template_in_the_docs_is_one() -> None:
     """The example template is taken by the worker and by Kubernetes' schemas."""
-    [block] = re.findall(r"```yaml\n(.*?)```", (DOCS / "launch-job.md").read_text(), re.DOTALL)
+    [block] = re.findall(r"```yaml\n(.*?)```", (GUIDE / "launch-job.md").read_text(), re.DOTALL)
     template = check_template(yaml.safe_load(block))
     kubernetes_validate.validate(template, VERSION, strict=True)
 
 
 def test_the_scaled_job_in_the_docs_is_one() -> None:
     """The example's pod is valid for Kubernetes, the whole for KEDA's CRD where that is at hand (KEDA_CRDS)."""
-    [block] = re.findall(r"```yaml\n(.*?)```", (DOCS / "coming-from-scaled-job.md").read_text(), re.DOTALL)
+    [block] = re.findall(r"```yaml\n(.*?)```", (COMING_FROM / "scaled-job.md").read_text(), re.DOTALL)
     scaled = yaml.safe_load(block)
     spec = scaled["spec"]["jobTargetRef"]
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": spec}

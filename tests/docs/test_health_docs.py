@@ -1,4 +1,4 @@
-"""docs/health.md says what the code serves: every metric with its labels, every path, every field."""
+"""docs/operate/health.md says what the code serves: every metric with its labels, every path, every field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridge import metrics
 from bridge.health.readiness import QueueFacts, report
 from tests import REPOSITORY
 
-DOCS = (REPOSITORY / "docs" / "health.md").read_text(encoding="utf-8")
+DOCS = (REPOSITORY / "docs" / "operate" / "health.md").read_text(encoding="utf-8")
 
 
 def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -33,7 +33,7 @@ def exported() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def test_the_docs_list_every_metric() -> None:
-    """Names, types and labels in docs/health.md are those of the code, none more and none less."""
+    """Names, types and labels in docs/operate/health.md are those of the code, none more and none less."""
     assert documented() == exported()
 
 

@@ -1,4 +1,4 @@
-"""docs/logs.md lists every event that the code logs, with its level and fields."""
+"""docs/reference/logs.md lists every event that the code logs, with its level and fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.messages.verdicts import DeadLetter, Delete, HandBack, RetryIn
 from bridge.sqs.queues import Queue
 from tests.support.log_events import MESSAGE, REPOSITORY, SETTLEMENT, Found, Unread, events, read
 
-DOCS = (REPOSITORY / "docs" / "logs.md").read_text(encoding="utf-8")
+DOCS = (REPOSITORY / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
 CODE = events()
 _GROUPS = {"message": MESSAGE, "settlement": SETTLEMENT, "–": frozenset()}
 
@@ -32,7 +32,7 @@ def documented() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def test_the_docs_list_every_event():
-    """The tables hold exactly the events of the code: a new one is entered in docs/logs.md."""
+    """The tables hold exactly the events of the code: a new one is entered in docs/reference/logs.md."""
     assert sorted(documented()) == sorted(CODE)
 
 

@@ -55,5 +55,5 @@ def test_the_readme_names_every_outcome() -> None:
 
     from bridge.messages.verdicts import Outcome
 
-    text = (REPOSITORY / "README.md").read_text()
+    text = (REPOSITORY / "docs" / "reference" / "outcomes.md").read_text()
     assert all(f"`{outcome}`" in text for outcome in get_args(Outcome))

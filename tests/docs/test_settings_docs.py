@@ -1,4 +1,4 @@
-"""docs/settings.md says what the code does: names, defaults and ranges."""
+"""docs/reference/settings.md says what the code does: names, defaults and ranges."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bridge.settings.loading import WorkerSettings, load_worker_settings
 from tests import REPOSITORY
 
 ENOUGH = {"SQS_QUEUE_URL": "http://localhost:9324/0/q", "BRIDGE_TASK_MODULES": "my_files", "AWS_REGION": "eu-west-1"}
-DOCS = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+DOCS = (REPOSITORY / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
 
 
 def documented() -> dict[str, tuple[str, str]]:
-    """Default and meaning of every setting in the tables of docs/settings.md."""
+    """Default and meaning of every setting in the tables of docs/reference/settings.md."""
     rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*?) \|$", DOCS, flags=re.MULTILINE)
     assert len(rows) == len({row[0] for row in rows})
     return {name: (default, meaning) for name, default, meaning in rows}
@@ -50,7 +50,7 @@ def test_range(name: str, low: int, high: int) -> None:
 
 
 def test_docs_name_every_setting_and_default() -> None:
-    """The tables of docs/settings.md hold exactly the settings of the code, with their defaults."""
+    """The tables of docs/reference/settings.md hold exactly the settings of the code, with their defaults."""
     in_words = {
         "SQS_DLQ_URL": "each queue's RedrivePolicy",
         "BRIDGE_LOG_FORMAT": "`text` on a terminal, else `json`",

@@ -298,7 +298,7 @@ def test_a_missing_secret_is_told_before_anything_is_built(script: Any) -> None:
     answers = {"kubectl * get secret *": [""]}
     ran = script("deploy.sh", REGISTRY, ACCOUNT, answers=answers)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "Secret bucket-brigade-monitor" in ran.err and "docs/deploy.md" in ran.err
+    assert "Secret bucket-brigade-monitor" in ran.err and "docs/deploy/kubernetes.md" in ran.err
     assert [call.split(" --")[0] for call in ran.changes] == ["aws cloudformation deploy"]
     rehearsed = script("deploy.sh", REGISTRY, ACCOUNT, "--dry-run", answers=answers)
     assert (rehearsed.code, rehearsed.changes) == (0, []) and "Secret bucket-brigade-monitor" in rehearsed.err

@@ -182,8 +182,8 @@ def test_own_tasks_are_where_the_image_looks() -> None:
 
 
 def test_the_docs_name_every_service() -> None:
-    """docs/compose.md has every service and every published port."""
-    docs = (compose.REPOSITORY / "docs" / "compose.md").read_text(encoding="utf-8")
+    """docs/deploy/compose.md has every service and every published port."""
+    docs = (compose.REPOSITORY / "docs" / "deploy" / "compose.md").read_text(encoding="utf-8")
     for name, service in SERVICES.items():
         assert f"`{name}`" in docs
         assert all(port.rpartition(":")[0] in docs for port in service.get("ports", []))

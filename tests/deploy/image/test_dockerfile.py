@@ -99,8 +99,8 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_the_docs_say_where_tasks_go() -> None:
-    """docs/image.md names the folder, the user and the base as they are in the Dockerfile."""
-    docs = (REPOSITORY / "docs" / "image.md").read_text(encoding="utf-8")
+    """docs/deploy/image.md names the folder, the user and the base as they are in the Dockerfile."""
+    docs = (REPOSITORY / "docs" / "deploy" / "image.md").read_text(encoding="utf-8")
     assert "COPY my_tasks.py /opt/bucket-brigade/tasks/" in docs
     assert "PYTHONPATH=/opt/bucket-brigade/tasks" in TEXT
     assert "10001" in docs

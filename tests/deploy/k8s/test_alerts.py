@@ -19,7 +19,7 @@ from tests.support.alerts import ALERTS, COMPONENT, DASHBOARD, REPOSITORY, RULES
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 #: How a rule asks how much one of our counters has grown.
 GROWTH = r"(?:increase|rate)\((bridge_\w+)"
-DOCS = (REPOSITORY / "docs" / "alerts.md").read_text(encoding="utf-8")
+DOCS = (REPOSITORY / "docs" / "operate" / "alerts.md").read_text(encoding="utf-8")
 
 
 def test_the_check_finds_what_is_wrong():
@@ -89,11 +89,11 @@ def test_the_dashboard_is_laid_out():
 
 @pytest.mark.parametrize(("name", "alert"), ALERTS.items())
 def test_every_alert_helps_its_reader(name, alert):
-    """Each has a severity, a summary, a description, and a link to the section of docs/alerts.md of its name."""
+    """Each has a severity, a summary, a description, and a link to its section of docs/operate/alerts.md."""
     assert alert["labels"]["severity"] in ("critical", "warning", "info")
     assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
     assert len(alert["annotations"]["description"]) > 60
-    assert alert["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
+    assert alert["annotations"]["runbook_url"] == f"docs/operate/alerts.md#{name.lower()}"
     assert f"\n### {name}\n" in DOCS
     # A label that the expression drops would come out empty.
     shown = set(re.findall(r"\$labels\.(\w+)", " ".join(alert["annotations"].values())))
@@ -102,7 +102,7 @@ def test_every_alert_helps_its_reader(name, alert):
 
 
 def test_no_section_is_left_over():
-    """docs/alerts.md explains no alert that is not there."""
+    """docs/operate/alerts.md explains no alert that is not there."""
     assert set(re.findall(r"(?m)^### (\w+)$", DOCS)) == set(ALERTS)
 
 

@@ -16,7 +16,7 @@ from tests.deploy.k8s.kustomize import ANSWERS, K8S, build, copy, fill_in, rende
 
 
 def run(text: str) -> subprocess.CompletedProcess[str]:
-    """Run the check as docs/deploy.md says."""
+    """Run the check as docs/deploy/kubernetes.md says."""
     command = [sys.executable, str(K8S / "check.py")]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
 

@@ -14,7 +14,7 @@ from tests.deploy.k8s.conftest import EVERYTHING, Rendered
 from tests.deploy.k8s.kustomize import K8S
 
 OURS = {str(field.validation_alias) for field in WorkerSettings.model_fields.values() if field.validation_alias}
-#: Of others: Python, the AWS SDK (docs/settings.md), and variables that the manifests themselves use.
+#: Of others: Python, the AWS SDK (docs/reference/settings.md), and variables that the manifests themselves use.
 THEIRS = {
     "AWS_ACCESS_KEY_ID",
     "AWS_ENDPOINT_URL_SQS",

@@ -10,7 +10,7 @@ from tests.deploy.k8s.conftest import Rendered
 from tests.deploy.k8s.kustomize import K8S, one
 
 FOLDER = K8S / "components" / "logging"
-DOCS = (K8S.parent / "docs" / "logs.md").read_text(encoding="utf-8")
+DOCS = (K8S.parent / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
 #: Of CloudWatch Logs Insights itself: commands, functions, operators, and units of time.
 LANGUAGE = {
     *("fields", "filter", "sort", "limit", "stats", "by", "as", "and", "or", "in", "asc", "desc"),
@@ -26,7 +26,7 @@ def queries() -> dict[str, str]:
 
 
 def test_queries_ask_for_fields_and_events_of_ours() -> None:
-    """Every field of a query, and every event, outcome and level that it looks for, is in docs/logs.md."""
+    """Every field of a query, and every event, outcome and level that it looks for, is in docs/reference/logs.md."""
     found = queries()
     assert len(found) > 5
     for name, query in found.items():

@@ -109,7 +109,7 @@ def test_every_reference_leads_somewhere(name: str, rendered: Rendered) -> None:
     maps = {doc["metadata"]["name"] for doc in documents if doc["kind"] == "ConfigMap"}
     accounts = {doc["metadata"]["name"] for doc in documents if doc["kind"] == "ServiceAccount"}
     secrets = {doc["metadata"]["name"] for doc in documents if doc["kind"] == "Secret"}
-    # Made by hand before the first apply (docs/deploy.md), or by cert-manager; in dev generated.
+    # Made by hand before the first apply (docs/deploy/kubernetes.md), or by cert-manager; in dev generated.
     secrets |= {"bucket-brigade-monitor", "bucket-brigade-flower-tls"} if name != "dev" else set()
 
     def look(part: Any) -> None:

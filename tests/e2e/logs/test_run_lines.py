@@ -139,7 +139,7 @@ def test_polls(rig):
 
 
 def test_every_line_is_as_the_docs_say(rig):
-    """Of all the lines of ours so far, none has a name or a field that docs/logs.md does not list."""
+    """Of all the lines of ours so far, none has a name or a field that docs/reference/logs.md does not list."""
     rig.end(rig.upload("talk/last"))
     listed = documented()
     ours = [e for e in rig.worker.events if str(e.get("logger")).startswith("bridge.")]

@@ -11,7 +11,7 @@ BUDGETS = sorted(name for name in vars(drain) if name.endswith("_SECONDS") and n
 
 
 def test_the_longest_drain_is_the_one_that_the_docs_name() -> None:
-    """BRIDGE_DRAIN_SECONDS comes on top of 24.5 s, the number in docs/operations.md."""
+    """BRIDGE_DRAIN_SECONDS comes on top of 24.5 s, the number in docs/operate/operations.md."""
     assert longest_drain_seconds(0.0) == 24.5
     assert longest_drain_seconds(100.0) == 124.5
 
