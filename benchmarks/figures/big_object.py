@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from benchmarks import REPOSITORY
 from benchmarks.figures import environments
 from benchmarks.figures.object_server import VERSION, etag_of, object_key
 from benchmarks.figures.stage import (
@@ -29,9 +30,9 @@ from benchmarks.figures.stage import (
     wait_for,
     worker,
 )
-from benchmarks.measure import Process
-from benchmarks.quiet import MACHINE
-from benchmarks.servers import AWS_ENV
+from benchmarks.peers.place import AWS_ENV
+from benchmarks.runner.measure import Process
+from benchmarks.runner.quiet import MACHINE
 from tasks.describe import manifest_key
 from tests.support.servers.process import running_server
 
@@ -71,7 +72,7 @@ def big_object(rounds: int = 3, quick: bool = False, size_mb: int | None = None)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         server = [sys.executable, "-m", "benchmarks.figures.object_server"]
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(environments.ROOT)}
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)}
         log = folder / "objects.log"
         s3_url = stack.enter_context(running_server(server, r"ready (http://\S+)", log, environment))
         seen = [MACHINE.measure(partial(_one_round, s3_url, size_bytes)) for _ in range(rounds)]

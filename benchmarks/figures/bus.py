@@ -16,7 +16,6 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import servers
 from benchmarks.figures import environments
 from benchmarks.figures.stage import (
     START_SECONDS,
@@ -30,9 +29,10 @@ from benchmarks.figures.stage import (
     wait_for,
     worker,
 )
-from benchmarks.measure import STANDSTILL_SECONDS, Process
 from benchmarks.peers import bridge_worker
-from benchmarks.quiet import MACHINE
+from benchmarks.runner.measure import STANDSTILL_SECONDS, Process
+from benchmarks.runner.quiet import MACHINE
+from benchmarks.servers import starting
 from tests.support.servers.port import free_port
 
 CONCURRENCY = 2
@@ -97,7 +97,7 @@ def bus(rounds: int = 6, quick: bool = False, messages: int | None = None) -> di
     count = messages if messages is not None else MESSAGES
     environments.image_python()
     seen: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
-    with servers.redis() as redis_url:
+    with starting.redis() as redis_url:
         for number in range(rounds):
             for mode in rotated(MODES, number):
                 seen[mode].append(MACHINE.measure(partial(_one_run, mode, redis_url, count)))

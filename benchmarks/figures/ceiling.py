@@ -15,7 +15,7 @@ from benchmarks.figures.stage import APPS, START_SECONDS, run_alone, spread, wai
 from benchmarks.peers import stock_celery
 from benchmarks.peers.apps.work import SLEEP_SECONDS
 from benchmarks.peers.place import Command, Place
-from benchmarks.quiet import MACHINE
+from benchmarks.runner.quiet import MACHINE
 
 #: Kombu waits so long when its window is full or its queue empty; the default of 1 s would be most of what is measured.
 POLLING_SECONDS = 0.001

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from benchmarks.figures.stage import Stage, event, ours, run_alone, spread, stage, wait_for, worker
-from benchmarks.measure import Process
+from benchmarks.runner.measure import Process
 
 DELAY_MS = 10
 BULK_MESSAGES = 20_000

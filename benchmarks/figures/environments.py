@@ -16,22 +16,21 @@ import sys
 import tomllib
 from pathlib import Path
 
-from benchmarks.servers import CACHE
+from benchmarks import CACHE, REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
 INSTALL_SECONDS = 600
 
 
 def core_python() -> Path:
     """The Python of the environment with the package's dependencies, installed when it is missing or has changed."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    pinned = re.findall(r"^([\w.-]+==\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    wanted = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = re.findall(r"^([\w.-]+==\S+)", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
     return _environment("bridge-core", ["-c", "constraints.txt", *wanted], "\n".join(pinned))
 
 
 def image_python() -> Path:
     """The Python of the environment with what the container image holds."""
-    locked = (ROOT / "requirements-image.lock").read_text()
+    locked = (REPOSITORY / "requirements-image.lock").read_text()
     part = locked.partition("# part: image\n")[2].partition("# part: ")[0]
     return _environment("bridge-image", ["--require-hashes", "--no-deps", "-r", "constraints.txt"], part)
 
@@ -42,7 +41,7 @@ def _environment(name: str, arguments: list[str], constraints: str) -> Path:
     wanted = hashlib.sha256("\n".join([sys.version, *arguments, constraints]).encode()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"installing {name} into {folder}", file=sys.stderr, flush=True)
-        _run([sys.executable, "-m", "venv", "--clear", str(folder)], ROOT)
+        _run([sys.executable, "-m", "venv", "--clear", str(folder)], REPOSITORY)
         (folder / "constraints.txt").write_text(constraints)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
         _run([*pip, *arguments], folder)

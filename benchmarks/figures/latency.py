@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.figures.stage import Stage, event, ours, percentile, run_alone, spread, stage, wait_for, worker
-from benchmarks.quiet import MACHINE
+from benchmarks.runner.quiet import MACHINE
 
 DELAY_MS = 10
 EVENTS_PER_SECOND = 10

@@ -19,9 +19,9 @@ from benchmarks.figures.stage import (
     stock,
     worker,
 )
-from benchmarks.measure import STANDSTILL_SECONDS, Process
 from benchmarks.peers import bridge_worker, stock_celery
 from benchmarks.peers.place import Command
+from benchmarks.runner.measure import STANDSTILL_SECONDS, Process
 
 CONCURRENCY = 2
 PREFETCH = 64

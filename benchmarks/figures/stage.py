@@ -14,17 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import FOLDER, REPOSITORY
 from benchmarks.figures import environments
-from benchmarks.measure import Process, running
 from benchmarks.peers import bridge_worker, s3_events, stock_celery
 from benchmarks.peers.place import Command, Place
-from benchmarks.queue_client import SqsQueue
-from benchmarks.servers import Proxy, delay_proxy, memory_sqs
+from benchmarks.runner.measure import Process, running
+from benchmarks.runner.queue_client import SqsQueue
+from benchmarks.servers.starting import Proxy, delay_proxy, memory_sqs
 from tests.support.servers.port import free_port
 from tests.support.servers.waiting import wait_until
 
 #: Both folders of tasks; what a stock Celery sees is the same.
-APPS = f"{Path(__file__).resolve().parent / 'apps'}:{Path(__file__).resolve().parents[1] / 'peers' / 'apps'}"
+APPS = f"{FOLDER / 'figures' / 'apps'}:{FOLDER / 'peers' / 'apps'}"
 ACCOUNT = "000000000000"
 MEGABYTE = 1_000_000
 #: For a worker to be there, on a busy machine.
@@ -77,7 +78,7 @@ def ours(
     """Our worker; with nothing in ``settings`` its task is ``marked``. ``python``: of ``environments``, else core's."""
     command = bridge_worker.worker(pool, concurrency, prefetch)(at.place, "")
     more = {
-        "PYTHONPATH": f"{APPS}:{environments.ROOT}",
+        "PYTHONPATH": f"{APPS}:{REPOSITORY}",
         "BRIDGE_TASK_MODULES": "marked_bridge",
         "BENCH_MARKS": str(at.marks),
         "BRIDGE_HEALTH_PORT": str(at.health_port),

@@ -23,7 +23,7 @@ from benchmarks.figures.stage import (
 )
 from benchmarks.peers import bridge_worker, stock_celery
 from benchmarks.peers.place import Command
-from benchmarks.quiet import MACHINE
+from benchmarks.runner.quiet import MACHINE
 
 DELAY_MS = 10
 CONCURRENCY = 2

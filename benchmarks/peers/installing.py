@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.servers import CACHE
+from benchmarks import CACHE
 
 _HERE = Path(__file__).resolve().parent
 INSTALL_SECONDS = 600

@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.servers import AWS_ENV
-
+#: What any SDK needs to make a request that no server here checks.
+AWS_ENV = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    # A profile of the person who runs this must not send anything anywhere.
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 #: What the peers' own interpreters run. It is their whole PYTHONPATH: none of them sees this project's packages.
 APPS = Path(__file__).resolve().parent / "apps"
 

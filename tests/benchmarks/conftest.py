@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from benchmarks import servers
+from benchmarks.servers import starting
 
 
 def client(service: str, url: str, connections: int = 4) -> Any:
@@ -29,26 +29,26 @@ def client(service: str, url: str, connections: int = 4) -> Any:
 @pytest.fixture(scope="package")
 def sqs_url() -> Iterator[str]:
     """The SQS server in memory."""
-    with servers.memory_sqs() as url:
+    with starting.memory_sqs() as url:
         yield url
 
 
 @pytest.fixture(scope="package")
 def s3_url() -> Iterator[str]:
     """The S3 server in memory."""
-    with servers.memory_s3() as url:
+    with starting.memory_s3() as url:
         yield url
 
 
 @pytest.fixture(scope="package")
-def the_proxy(sqs_url: str) -> Iterator[servers.Proxy]:
+def the_proxy(sqs_url: str) -> Iterator[starting.Proxy]:
     """A delay proxy before the SQS server."""
-    with servers.delay_proxy(sqs_url) as proxy:
+    with starting.delay_proxy(sqs_url) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def proxy(the_proxy: servers.Proxy) -> servers.Proxy:
+def proxy(the_proxy: starting.Proxy) -> starting.Proxy:
     """The same, without delay and with nothing counted."""
     the_proxy.set_delay(0)
     the_proxy.reset()

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks import servers
 from benchmarks.peers import s3_events
-from benchmarks.servers import Proxy
+from benchmarks.servers import starting
+from benchmarks.servers.starting import Proxy
 from tests.benchmarks.conftest import client
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def test_calls_are_counted_by_action(proxy: Proxy, queue_name: str):
 
 def test_calls_to_s3_are_counted_by_method(s3_url: str):
     """What has no SQS action is counted as the method that it is."""
-    with servers.delay_proxy(s3_url, delay_ms=5) as proxy:
+    with starting.delay_proxy(s3_url, delay_ms=5) as proxy:
         s3 = client("s3", proxy.url)
         body = s3.get_object(Bucket="b", Key="k", IfMatch=s3_events.etag("k"))["Body"].read()
         s3.head_object(Bucket="b", Key="k")
@@ -136,7 +136,7 @@ def test_a_server_that_is_gone_is_said(proxy: Proxy):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # taken, and listened on by nobody
         port = unused.getsockname()[1]
-        with servers.delay_proxy(f"http://127.0.0.1:{port}") as broken, connected(broken.url) as connection:
+        with starting.delay_proxy(f"http://127.0.0.1:{port}") as broken, connected(broken.url) as connection:
             connection.sendall(LIST)
             assert answers(connection, 1).startswith(b"HTTP/1.1 502 ")
 

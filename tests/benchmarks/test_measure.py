@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import Used, Watch, run
 from benchmarks.peers import s3_events
 from benchmarks.peers.place import APPS, Command, Place
-from benchmarks.queue_client import SqsQueue
-from benchmarks.servers import Proxy
+from benchmarks.runner.measure import Used, Watch, run
+from benchmarks.runner.queue_client import SqsQueue
+from benchmarks.servers.starting import Proxy
 
 
 def watched(*samples: tuple[float, int]) -> Watch:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
-from benchmarks.memory_s3 import OBJECT_BYTES
 from benchmarks.peers import s3_events
 from benchmarks.peers.apps import work
+from benchmarks.servers.memory_s3 import OBJECT_BYTES
 from tests.benchmarks.conftest import client
 
 pytestmark = pytest.mark.slow

@@ -9,14 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import other_figures
-from benchmarks.__main__ import main, write, write_figure
-from benchmarks.chart import svg
-from benchmarks.contestants import BOTO3_TUNED, CONTESTANTS, NODE_FOUR, OURS_PREFORK, OURS_THREADS, REDIS
-from benchmarks.figures import bus, ceiling, latency
-from benchmarks.figures_of_runs import Figure, Result, Results, targets
-from benchmarks.plan import FEWEST, MOST, message_count, runs
-from benchmarks.report import markdown, spread
+from benchmarks.__main__ import main
+from benchmarks.figures import all_figures, bus, ceiling, latency
+from benchmarks.report import other_figures
+from benchmarks.report.chart import svg
+from benchmarks.report.figures_of_runs import Figure, Results, targets
+from benchmarks.report.files import write, write_figure
+from benchmarks.report.results_page import markdown, spread
+from benchmarks.runner.contestants import BOTO3_TUNED, CONTESTANTS, NODE_FOUR, OURS_PREFORK, OURS_THREADS, REDIS
+from benchmarks.runner.plan import FEWEST, MOST, message_count, planned_runs
+from benchmarks.runner.result import Result
 
 
 def result(contestant: str, number: int, rate: float | None, **more: object) -> Result:
@@ -177,7 +179,7 @@ def test_figures_of_one_run_keep_its_date(tmp_path):
 def test_a_figure_that_fails_says_why(monkeypatch, capsys):
     """Its answer is the problem, and whoever runs the next one is not hindered."""
     monkeypatch.setattr(latency, "latency", lambda quick: 1 / 0)
-    assert other_figures.run("latency", quick=True)["problem"] == "ZeroDivisionError: division by zero"
+    assert all_figures.run("latency", quick=True)["problem"] == "ZeroDivisionError: division by zero"
     assert "division by zero" in capsys.readouterr().err
 
 
@@ -280,7 +282,7 @@ def test_the_chart_is_well_formed():
 
 def test_rounds_are_interleaved():
     """Each round holds every run once, and begins with another contestant."""
-    order = list(runs([10], 2))
+    order = list(planned_runs([10], 2))
     rounds = [[(r.series, r.contestant.name) for r in order if r.round == number] for number in (0, 1)]
     assert sorted(rounds[0], key=str) == sorted(rounds[1], key=str)
     assert [r.round for r in order] == sorted(r.round for r in order)
@@ -289,9 +291,9 @@ def test_rounds_are_interleaved():
 
 def test_only_some_are_run():
     """A part of a contestant's name, or of a series', chooses."""
-    assert {r.contestant.name for r in runs([10], 1, ["ours-threads"])} == {"ours-threads", "ours-threads-32"}
-    assert {r.series.workload for r in runs([0, 10], 1, ["cpu"])} == {"cpu"}
-    assert list(runs([10], 1, ["nobody"])) == []
+    assert {r.contestant.name for r in planned_runs([10], 1, ["ours-threads"])} == {"ours-threads", "ours-threads-32"}
+    assert {r.series.workload for r in planned_runs([0, 10], 1, ["cpu"])} == {"cpu"}
+    assert list(planned_runs([10], 1, ["nobody"])) == []
 
 
 @pytest.mark.parametrize(("guess", "measured", "least"), [(100, None, 500), (100, 400, 2000), (1, None, FEWEST)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.quiet import (
+from benchmarks.runner.quiet import (
     LONGEST_WAIT_SECONDS,
     MOST_STOLEN,
     MOST_TIMES,

@@ -16,25 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import REPOSITORY
 from tests.support.servers import elasticmq as elasticmq_files
 from tests.support.servers.process import running_server
 from tests.support.servers.redis import RedisServer, missing_server
 
-BENCHMARKS = Path(__file__).resolve().parent
-CACHE = BENCHMARKS.parent / ".cache" / "bench"
 READY = r"ready (http://\S+)"
-
-#: What any SDK needs to make a request that no server here checks.
-AWS_ENV = {
-    "AWS_ACCESS_KEY_ID": "bench",
-    "AWS_SECRET_ACCESS_KEY": "bench",
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    # A profile of the person who runs this must not send anything anywhere.
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-}
 
 
 @dataclass(frozen=True)
@@ -65,14 +52,14 @@ class Proxy:
 def delay_proxy(upstream: str, delay_ms: float = 0, python: str = sys.executable) -> Iterator[Proxy]:
     """Run a delay proxy before the server at ``upstream`` (``http://HOST:PORT``)."""
     options = ["--upstream", _origin(upstream), "--delay-ms", f"{delay_ms:g}"]
-    with _started([python, str(BENCHMARKS / "delay_proxy.py"), *options], READY) as url:
+    with _started([python, "-m", "benchmarks.servers.delay_proxy", *options], READY) as url:
         yield Proxy(url)
 
 
 @contextmanager
 def memory_sqs(python: str = sys.executable) -> Iterator[str]:
     """Run the in-memory SQS server; yields ``http://127.0.0.1:PORT``."""
-    with _started([python, str(BENCHMARKS / "memory_sqs.py"), "--port", "0"], READY) as url:
+    with _started([python, "-m", "benchmarks.servers.memory_sqs", "--port", "0"], READY) as url:
         yield url
 
 
@@ -106,7 +93,7 @@ def redis() -> Iterator[str]:
 @contextmanager
 def memory_s3(python: str = sys.executable) -> Iterator[str]:
     """Run the in-memory S3 server; yields ``http://127.0.0.1:PORT``."""
-    with _started([python, str(BENCHMARKS / "memory_s3.py"), "--port", "0"], READY) as url:
+    with _started([python, "-m", "benchmarks.servers.memory_s3", "--port", "0"], READY) as url:
         yield url
 
 
@@ -114,7 +101,8 @@ def memory_s3(python: str = sys.executable) -> Iterator[str]:
 def _started(command: Sequence[str], announcement: str) -> Iterator[str]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}
+        # Our own servers are modules of this package. They may run in another Python, which finds it by PYTHONPATH.
+        environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY)}
         yield stack.enter_context(running_server(command, announcement, folder / "output.log", environment))
 
 

@@ -1,7 +1,7 @@
 """An S3 server for one purpose: every object exists, has 100 KB, and costs next to nothing to send.
 
-``python benchmarks/memory_s3.py --port 0`` prints ``ready http://127.0.0.1:PORT``. The eTag of an object is the MD5 of
-its key. GET and HEAD answer If-Match as S3 does, with 412 when it names another eTag
+``python -m benchmarks.servers.memory_s3 --port 0`` prints ``ready http://127.0.0.1:PORT``. The eTag of an object is
+the MD5 of its key. GET and HEAD answer If-Match as S3 does, with 412 when it names another eTag
 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html); there are no other operations, and no versions.
 """
 

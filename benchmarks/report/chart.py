@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from benchmarks.contestants import CONTESTANTS, Contestant
-from benchmarks.figures_of_runs import Figure, Results
-from benchmarks.plan import MEMORY
+from benchmarks.report.figures_of_runs import Figure, Results
+from benchmarks.runner.contestants import CONTESTANTS, Contestant
+from benchmarks.runner.plan import MEMORY
 
 WIDTH = 860
 LEFT = 270

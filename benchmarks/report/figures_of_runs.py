@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
-from benchmarks.contestants import (
+from benchmarks.runner.contestants import (
     BOTO3_TUNED,
     NODE_FOUR,
     OURS_PREFORK,
@@ -16,43 +16,10 @@ from benchmarks.contestants import (
     STOCK_NO_PAUSE,
     TASKIQ,
 )
-from benchmarks.plan import MEMORY
+from benchmarks.runner.plan import MEMORY
+from benchmarks.runner.result import Result
 
 SLEEP_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run. ``rate`` is in messages per second, None when there is none, and ``problem`` says why.
-
-    ``calls_per_message`` are those through the proxy between the first completed task and the last, by action.
-    ``stolen`` is the share of 1 that the machine's host took of the time that was wanted, None when nobody looked.
-    """
-
-    contestant: str
-    server: str
-    workload: str
-    delay_ms: int
-    round: int
-    messages: int
-    done: int = 0
-    seconds: float = 0.0
-    rate: float | None = None
-    first_task_seconds: float | None = None
-    cpu_ms_per_message: float | None = None
-    calls_per_message: dict[str, float] = field(default_factory=dict)
-    problem: str = ""
-    stolen: float | None = None
-
-    @classmethod
-    def read(cls, saved: dict[str, Any]) -> Self:
-        """Take back what ``dataclasses.asdict`` made."""
-        return cls(**saved)
-
-    @property
-    def all_calls(self) -> float | None:
-        """Calls of all actions for each message; None where no proxy counted them."""
-        return sum(self.calls_per_message.values()) if self.calls_per_message else None
 
 
 @dataclass(frozen=True)
@@ -72,8 +39,8 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Target:
-    """One line of the table of targets. ``reached`` is None when it was not measured."""
+class JudgedTarget:
+    """A line of the table of targets: wanted and measured. ``reached`` is None when it was not measured."""
 
     name: str
     wanted: str
@@ -108,7 +75,7 @@ class Results:
         return Figure.of(mine / other for mine, other in pairs if mine is not None and other)
 
 
-def targets(results: Results) -> list[Target]:
+def targets(results: Results) -> list[JudgedTarget]:
     """Return the targets of the project for throughput and calls, each with what was measured."""
     both = ((OURS_THREADS, "threads"), (OURS_PREFORK, "prefork"))
     found = []
@@ -144,5 +111,5 @@ def targets(results: Results) -> list[Target]:
     return found
 
 
-def _judged(name: str, wanted: str, figure: Figure | None, good: Callable[[float], bool]) -> Target:
-    return Target(name, wanted, figure, None if figure is None else good(figure.median))
+def _judged(name: str, wanted: str, figure: Figure | None, good: Callable[[float], bool]) -> JudgedTarget:
+    return JudgedTarget(name, wanted, figure, None if figure is None else good(figure.median))

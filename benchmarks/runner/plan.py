@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contestants import BOTO3_TUNED, CONTESTANTS, OURS_PREFORK, OURS_THREADS, Contestant
+from benchmarks.runner.contestants import BOTO3_TUNED, CONTESTANTS, OURS_PREFORK, OURS_THREADS, Contestant
 
 MEMORY = "memory"
 ELASTICMQ = "elasticmq"
@@ -35,7 +35,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One contestant in one series, once."""
 
     series: Series
@@ -61,7 +61,7 @@ def contestants_of(series: Series) -> list[Contestant]:
     ]
 
 
-def runs(delays_ms: Sequence[int], rounds: int, only: Collection[str] = ()) -> Iterator[Run]:
+def planned_runs(delays_ms: Sequence[int], rounds: int, only: Collection[str] = ()) -> Iterator[PlannedRun]:
     """Yield all runs, round by round: every contestant once, then every one again.
 
     Each round begins with another contestant, so that none always has the same one before it. ``only`` are parts of
@@ -71,7 +71,7 @@ def runs(delays_ms: Sequence[int], rounds: int, only: Collection[str] = ()) -> I
         for series in series_of(delays_ms):
             taking_part = [c for c in contestants_of(series) if _wanted(series, c, only)]
             for place in range(len(taking_part)):
-                yield Run(series, taking_part[(place + number) % len(taking_part)], number)
+                yield PlannedRun(series, taking_part[(place + number) % len(taking_part)], number)
 
 
 def message_count(guess: float, measured: float | None, seconds: float) -> int:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import other_figures
-from benchmarks.contestants import BY_NAME, OURS_THREADS, WORKLOADS, Contestant
-from benchmarks.figures_of_runs import Figure, Result, Results, Target, targets
-from benchmarks.plan import ELASTICMQ, Series, contestants_of, series_of
-from benchmarks.quiet import MOST_SLOWED, MOST_STOLEN, MOST_TIMES
+from benchmarks.report import other_figures
+from benchmarks.report.figures_of_runs import Figure, JudgedTarget, Results, targets
+from benchmarks.runner.contestants import BY_NAME, OURS_THREADS, WORKLOADS, Contestant
+from benchmarks.runner.plan import ELASTICMQ, Series, contestants_of, series_of
+from benchmarks.runner.quiet import MOST_SLOWED, MOST_STOLEN, MOST_TIMES
+from benchmarks.runner.result import Result
 
 METHOD = """\
 ## How it was measured
@@ -121,7 +122,7 @@ def _arguments(settings: Mapping[str, Any]) -> str:
     return f' ARGS="{settings["arguments"]}"' if settings.get("arguments") else ""
 
 
-def _targets(found: Sequence[Target], others: Sequence[tuple[Target, str]]) -> list[str]:
+def _targets(found: Sequence[JudgedTarget], others: Sequence[tuple[JudgedTarget, str]]) -> list[str]:
     words = {True: "reached", False: "**not reached**", None: "not measured"}
     said = [*((target, spread(target.figure)) for target in found), *others]
     return [

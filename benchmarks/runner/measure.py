@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.peers.place import Command
-from benchmarks.queue_client import QueueClient
+from benchmarks.runner.queue_client import QueueClient
 from bridge.local import die_with_parent as tether
 
 #: How long a consumer may take to complete its first task.

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmarks import REPOSITORY
 
 
 def machine() -> dict[str, str]:
@@ -31,7 +31,7 @@ def load() -> float:
 def servers() -> dict[str, str]:
     """Return the versions of the servers, of those that are there."""
     found = {"memory_sqs.py": "this checkout", "delay_proxy.py": "this checkout"}
-    pom = (_REPOSITORY / "tests" / "elasticmq" / "pom.xml").read_text()
+    pom = (REPOSITORY / "tests" / "support" / "elasticmq" / "pom.xml").read_text()
     version = re.search(r"elasticmq-server[^<]*</artifactId>\s*<version>([^<]+)", pom)
     if shutil.which("java") and version:
         found["ElasticMQ"] = version[1]
@@ -55,7 +55,7 @@ def revision() -> str:
 def _git(*words: str) -> str:
     done = subprocess.run(
         ["git", *words],
-        cwd=_REPOSITORY,
+        cwd=REPOSITORY,
         check=True,
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 """An HTTP proxy that adds a fixed delay to every request and counts the calls: the round trip to AWS, on one machine.
 
-Run as a script, in a process of its own: ``python benchmarks/delay_proxy.py --upstream http://127.0.0.1:9324``. It
-prints ``ready http://127.0.0.1:PORT`` and runs until it is killed.
+Run in a process of its own: ``python -m benchmarks.servers.delay_proxy --upstream http://127.0.0.1:9324``. It prints
+``ready http://127.0.0.1:PORT`` and runs until it is killed.
 
 It reads no more of HTTP than where a request begins and ends, and hands bytes on. Every connection of a client has one
 of its own to the server, so a long poll holds up nobody. A request waits once, for the whole delay, before its first

@@ -1,17 +1,12 @@
-"""The figures that are no throughput: run them, and show them in the report."""
+"""The figures that are no throughput: their targets, and their sections in the report. Pure."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.figures_of_runs import Figure, Target
+from benchmarks.report.figures_of_runs import Figure, JudgedTarget
 
-#: Each is a module of ``benchmarks.figures`` with a function of its name, which returns a dict for results.json.
-NAMES = ("latency", "startup", "memory", "cost", "big_object", "bus", "ceiling")
 TITLES = {
     "latency": "Latency: visible → started",
     "startup": "Start: exec → first task done",
@@ -64,26 +59,7 @@ _ASIDE = (
 )
 
 
-def wanted(only: Sequence[str]) -> list[str]:
-    """Return the names of all figures, or of those whose name holds a word of ``only``."""
-    return [name for name in NAMES if not only or any(word in name for word in only)]
-
-
-def run(name: str, quick: bool) -> dict[str, Any]:
-    """Run one figure; what fails is said in its answer, as its ``problem``, and costs no other figure."""
-    began = time.monotonic()
-    print(f"figure {name}", end=": ", flush=True)
-    try:
-        answer = dict(getattr(import_module(f"benchmarks.figures.{name}"), name)(quick=quick))
-    except Exception as error:  # noqa: BLE001 - a figure that cannot be had is said, and costs no other
-        answer = {"problem": f"{type(error).__name__}: {error}"}
-        print(answer["problem"], file=sys.stderr)
-    answer["took_seconds"] = round(time.monotonic() - began, 1)
-    print(f"{answer['took_seconds']:g} s", flush=True)
-    return answer
-
-
-def targets(answers: Mapping[str, Any]) -> list[tuple[Target, str]]:
+def targets(answers: Mapping[str, Any]) -> list[tuple[JudgedTarget, str]]:
     """Return the targets, each with what was measured as a text: there may be several values to one target."""
     found = []
     for figure, key, name, wanted in TARGETS:
@@ -96,7 +72,7 @@ def targets(answers: Mapping[str, Any]) -> list[tuple[Target, str]]:
         for path, value in values:
             where = " ".join(word for word in path.split(" ") if word not in (key, "pools", "kinds", "modes"))
             said.append(f"{where} {value}".strip())
-        found.append((Target(name, wanted, None, reached), "; ".join(said) or "–"))
+        found.append((JudgedTarget(name, wanted, None, reached), "; ".join(said) or "–"))
     return found
 
 
