@@ -53,13 +53,23 @@ PoolKind = Literal["prefork", "threads", "solo"]
 
 
 def longest_drain_seconds(drain_seconds: float) -> float:
-    """Return the longest that a worker takes from SIGTERM to its end; ``drain_seconds`` is BRIDGE_DRAIN_SECONDS.
+    """The most seconds from SIGTERM to the end of the process. A pod's grace period must be longer than this.
 
-    After the running tasks come, in the worst case: two releases of claims, three hand-backs, the kill, the last poll,
-    the flush of deletes, and Celery's own shutdown. A pod's terminationGracePeriodSeconds must be longer. Pure.
+    ``drain_seconds`` is BRIDGE_DRAIN_SECONDS. In the worst case every other step takes its whole budget, too. First the
+    drain settles what the worker holds, then Celery shuts down (LEAVE_SECONDS).
     """
-    steps = 2 * RELEASE_SECONDS + 3 * HAND_BACK_SECONDS + KILL_SECONDS + LAST_POLL_SECONDS
-    return drain_seconds + steps + FLUSH_SECONDS + LEAVE_SECONDS
+    return _longest_settling_seconds(drain_seconds) + LEAVE_SECONDS
+
+
+def _longest_settling_seconds(drain_seconds: float) -> float:
+    """The most seconds from SIGTERM until everything is settled.
+
+    The sum holds for every pool. It counts the running tasks, then three hand-backs (at the start, after the last poll,
+    at the end of a pool without processes), two releases of claims, the kill, the flush of deletes and the last poll.
+    """
+    return (
+        drain_seconds + 3 * HAND_BACK_SECONDS + 2 * RELEASE_SECONDS + KILL_SECONDS + FLUSH_SECONDS + LAST_POLL_SECONDS
+    )
 
 
 class Drain:
@@ -116,8 +126,7 @@ class Drain:
     def wait(self) -> None:
         """Wait until everything is settled, on Celery's way out."""
         self.request()
-        budgets = HAND_BACK_SECONDS + KILL_SECONDS + RELEASE_SECONDS + FLUSH_SECONDS
-        self._finished.wait(self._drain_seconds + budgets)
+        self._finished.wait(_longest_settling_seconds(self._drain_seconds))
 
     def _run(self) -> None:
         while not self._asked:

@@ -22,7 +22,7 @@ def test_the_worker_outlasts_a_dns_failure(sqs_server, tmp_path):
             "-c",
             "1",
             BRIDGE_TASK_MODULES="tests.e2e.outcomes.odd_tasks",
-            PYTHONPATH=f"{REPOSITORY / 'tests' / 'faults' / 'no_dns'}{os.pathsep}{REPOSITORY}",
+            PYTHONPATH=f"{REPOSITORY / 'tests' / 'e2e' / 'faults' / 'no_dns'}{os.pathsep}{REPOSITORY}",
             NO_DNS_FLAG=str(flag),
         )
         assert rig.end(rig.announce(rig.record("good/1")))["outcome"] == "deleted"
