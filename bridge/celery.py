@@ -50,9 +50,9 @@ def _start_up(sender: Any = None, instance: Any = None, conf: Any = None, option
 
 
 @signals.worker_process_init.connect(weak=False, dispatch_uid="bridge.child")
-def _start_child(**_: Any) -> None:
+def _start_child(sender: str = "", **_: Any) -> None:
     # Celery's own mark of a child that was spawned: a forked one has all of this from its parent.
     if os.environ.get("FORKED_BY_MULTIPROCESSING"):
         from bridge.worker.startup import prepare_child
 
-        prepare_child(app)
+        prepare_child(app, sender)

@@ -30,7 +30,24 @@ def to_task_queue(name: str, args: Any, kwargs: Any, options: Any, task: Any = N
     return {"queue": queue_name(url)}
 
 
-app = Celery(
+class BridgeApp(Celery):
+    """Celery's app, of which a process has one: a spawned pool child uses this module's own, and no copy beside it.
+
+    Celery pickles the app for a spawned child, and by itself would make a second app there. The tasks would run from
+    that copy, while the decorators, the claims and the defaults belong to the app of this module.
+    """
+
+    def __reduce__(self) -> Any:
+        """Pickle as the app of this module with the settings of the process that pickles it."""
+        return (_app_with, (self.__reduce_keys__()["changes"],))
+
+
+def _app_with(changes: dict[str, Any]) -> Celery:
+    app.conf.update(changes)
+    return app
+
+
+app = BridgeApp(
     "bridge",
     task_cls="bridge.task.base:BridgeTask",
     broker="sqs://",

@@ -13,6 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ProfileNotFound
 from celery import signals
+from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
 from kombu import Exchange
 from kombu import Queue as KombuQueue
@@ -83,6 +84,8 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
         try:
             pool = pool_kind(get_implementation(sender.pool_cls))
             limits = apply_defaults(sender.app.tasks, settings, sender.time_limit, sender.soft_time_limit)
+            # A spawned child gets the configuration, and not the command line.
+            conf.update(task_time_limit=sender.time_limit, task_soft_time_limit=sender.soft_time_limit)
             normalize_plain_tasks(sender.app.tasks)
             # Last of the checks, and before the pool is forked: whoever is refused has left nothing behind.
             health = HealthServer(settings.health_host, settings.health_port) if settings.health_port else None
@@ -132,7 +135,7 @@ def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
                 raise SettingsError(f"{flag} {name}: there is no such queue, only {', '.join(names)}")
 
 
-def prepare_child(app: Any) -> None:
+def prepare_child(app: Any, hostname: str) -> None:
     """Make a spawned pool child what a forked one is born as: its task modules imported, the defaults applied."""
     settings = load_worker_settings(os.environ)
     set_up_logs_of_child(settings)
@@ -140,8 +143,11 @@ def prepare_child(app: Any) -> None:
     run_context.trace_runs(os.environ, in_children=False)
     import_tasks(settings.task_modules)
     use_store(settings)
-    apply_defaults(app.tasks, settings, None, None)
+    apply_defaults(app.tasks, settings, app.conf.task_time_limit, app.conf.task_soft_time_limit)
     normalize_plain_tasks(app.tasks)
+    for name, task in app.tasks.items():
+        # Celery built the tracers before it sent ``worker_process_init``, around what the tasks were then.
+        task.__trace__ = build_tracer(name, task, app.loader, hostname, app=app)
 
 
 def use_store(settings: WorkerSettings) -> None:

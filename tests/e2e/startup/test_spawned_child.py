@@ -52,13 +52,6 @@ def site(
         queues.delete_all()
 
 
-@pytest.fixture
-def _two_apps(request: pytest.FixtureRequest, site: SimpleNamespace) -> None:
-    """Expect a failure: Celery unpickles a second app in a spawned child, and runs the tasks of that one."""
-    if site.way == "spawn":
-        request.applymarker(pytest.mark.xfail(reason="a spawned child runs the tasks of a copy of the app"))
-
-
 @pytest.fixture(scope="module")
 def seen(site: SimpleNamespace) -> dict[str, Any]:
     """What a run for an S3 event saw of its process; its message was settled as done."""
@@ -96,20 +89,17 @@ def test_a_spawned_child_builds_no_worker(site: SimpleNamespace, seen: dict[str,
         assert parents_own <= set(seen["modules"])
 
 
-@pytest.mark.usefixtures("_two_apps")
 def test_the_child_runs_tasks_with_the_defaults_of_the_worker(seen: dict[str, Any]) -> None:
     """Retries, backoff and time limits that a task leaves open are those of the settings and the command line."""
     assert (seen["max_retries"], seen["backoff_seconds"], seen["backoff_max_seconds"]) == (3, 7, 77)
     assert (seen["time_limit"], seen["soft_time_limit"]) == (TIME_LIMIT_SECONDS, TIME_LIMIT_SECONDS - 10)
 
 
-@pytest.mark.usefixtures("_two_apps")
 def test_a_child_has_one_app(seen: dict[str, Any]) -> None:
     """The decorators' app, the running task's and Celery's current one are the same object."""
     assert seen["apps"] == 1
 
 
-@pytest.mark.usefixtures("_two_apps")
 def test_the_child_claims_its_event(site: SimpleNamespace, seen: dict[str, Any]) -> None:
     """With a store the run holds a claim, and a second message of the same event is ignored as a duplicate."""
     assert seen["claims"] == 1
@@ -120,7 +110,6 @@ def test_the_child_claims_its_event(site: SimpleNamespace, seen: dict[str, Any])
         assert (settled["outcome"], settled.get("reason")) == (outcome, reason)
 
 
-@pytest.mark.usefixtures("_two_apps")
 def test_no_task_ends_the_child(site: SimpleNamespace) -> None:
     """``sys.exit()`` in a task of Celery's own decorator is an error of the task, and costs no process."""
     children = site.worker.children()
