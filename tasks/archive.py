@@ -79,12 +79,12 @@ def archived(message: Message) -> bytes:
 
 def _encoded(content: dict[str, Any]) -> bytes:
     text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    # JSON may escape half of a surrogate pair, which is no character: it is written as the same escape again.
+    # JSON may escape half of a surrogate pair, which is not a character: it is written as the same escape again.
     return text.encode("utf-8", "backslashreplace")
 
 
 def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _target() -> tuple[str, str | None]:

@@ -2,7 +2,7 @@
 
 An example of a long job: the upload's id is its checkpoint (``obj.progress``), S3 itself knows which parts are there,
 and the upload completes only where nothing is (If-None-Match), so that two runs make one copy. No byte passes through
-the worker: S3 copies each part from the version that the event announced. An upload that nobody goes on with costs
+the worker: S3 copies each part from the version that the event announced. An abandoned upload costs
 storage until a lifecycle rule (AbortIncompleteMultipartUpload) removes it.
 """
 

@@ -6,7 +6,7 @@ delivered twice writes the same bytes to the same key, and the second time chang
     {"manifest_version": 1, "sha256": "…", "size": 12, "media_type": "text/csv", "lines": 3,
      "object": {"bucket", "key", "version_id", "etag", "content_type", "metadata", "last_modified"}, "event": {…}}
 
-``size`` is in bytes, ``lines`` is null for what is no text, ``object`` is S3's answer, ``event`` is as it came. The
+``size`` is in bytes, ``lines`` is null for what is not text, ``object`` is S3's answer, ``event`` is as it came. The
 storage class is left out: a lifecycle rule changes it while the object stays the same.
 """
 
@@ -35,7 +35,7 @@ HASHED_BESIDE_BYTES = 256 * 1024  # a smaller chunk is hashed sooner than handed
 CHUNKS_AHEAD = 2  # that may wait for the hash, all of them in memory
 MAX_KEY_BYTES = 1024  # of UTF-8, https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 
-# First bytes that tell a format, with the place where they stand.
+# First bytes that identify a format, with their offset.
 _SIGNATURES = (
     (0, b"%PDF-", "application/pdf"),
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -215,7 +215,7 @@ def manifest_key(prefix: str, bucket: str, key: str, *, version_id: str | None, 
     ends with ``@sha256-…``, a hash of all that would have stood there. Raises SettingsError when the prefix leaves no
     room for that.
     """
-    if version_id and version_id != "null":  # "null" is no identity: the next put under it overwrites the object
+    if version_id and version_id != "null":  # "null" identifies nothing: the next put under it overwrites the object
         identity = "version-" + quote(version_id, safe="")
     else:
         identity = "etag-" + quote(etag, safe="")

@@ -109,7 +109,7 @@ def _refuse_without_means(**_: Any) -> None:
 class _LaunchedJobs(Collector):
     """``bridge_jobs_launched_total``, read off the runs that the worker's parent process has counted.
 
-    Jobs are launched in pool children, whose own counters nobody sees.
+    Jobs are launched in pool children, whose own counters are not exported.
     """
 
     _RESULTS = (("succeeded", "launched"), ("retried", "retried"), ("failed", "refused"))

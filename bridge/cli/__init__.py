@@ -51,7 +51,7 @@ def _brigade() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line: exit code 2 and one line for what the user has to mend, 130 after Ctrl-C."""
+    """Run the command line: exit code 2 and one line for what the user has to correct, 130 after Ctrl-C."""
     try:
         code = _brigade.main(prog_name="brigade", standalone_mode=False)
     except click.ClickException as error:

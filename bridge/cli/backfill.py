@@ -39,7 +39,7 @@ Examples:
 @click.option("--modified-until", type=Moment(), help="Only objects modified before then.")
 @click.option("--archived", is_flag=True, help="Also objects in GLACIER and DEEP_ARCHIVE, which a task cannot read.")
 @click.option("--no-version-ids", is_flag=True, help="Do not ask for version ids: fewer calls where versions are many.")
-@click.option("--rate", type=Rate(), metavar="N", help="At most this many objects a second.")
+@click.option("--rate", type=Rate(), metavar="N", help="At most this many objects per second.")
 @click.option("--start-after", metavar="KEY", help="Only keys after this one.")
 @click.option("--state", type=click.Path(dir_okay=False, path_type=Path), help="Remember here how far it came; go on.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
@@ -48,7 +48,7 @@ Examples:
 def command(url: str, **options: Any) -> int:
     """Send objects that are already in a bucket as events to the queue, as if they had just been put.
 
-    They are sent at least once, in the order of their keys, ten a call. Objects under our own output prefixes are
+    They are sent at least once, in the order of their keys, ten per call. Objects under our own output prefixes are
     skipped. Exit code 0: all were sent; 1: it stopped on an error and said how to go on; 130: after Ctrl-C.
     """
     bucket, prefix = bucket_and_prefix(url)
@@ -115,7 +115,7 @@ def queue_for(settings: OperatorSettings, task: str | None) -> str:
             raise click.ClickException("SQS_TASK_QUEUE_URL is not set: --task sends to the queue for Celery's messages")
         return settings.sqs_task_queue_url
     if not settings.sqs_queue_urls:
-        raise click.ClickException("SQS_QUEUE_URL is not set, and there is no --queue-url: where shall the events go?")
+        raise click.ClickException("SQS_QUEUE_URL is not set, and there is no --queue-url: give one of them")
     if len(settings.sqs_queue_urls) > 1:
         raise click.ClickException("SQS_QUEUE_URL names several queues: say which with --queue-url")
     return settings.sqs_queue_urls[0]
@@ -145,7 +145,7 @@ def selected(bucket: str, options: dict[str, Any], settings: OperatorSettings) -
 
 
 def check_task(name: str, modules: tuple[str, ...]) -> None:
-    """Refuse a name that no worker would know, where the modules are at hand to tell."""
+    """Refuse a task name that no worker would know, if the modules can be imported here."""
     if not modules:
         return
     from bridge.celery import app

@@ -93,7 +93,7 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
         ok = time.monotonic() - rounds[0] < longest_seconds
         return as_json(200 if ok else 503, {"live": ok, "reasons": [] if ok else ["no round of reading has ended"]})
 
-    def told() -> Response:
+    def metrics_page() -> Response:
         return Response(200, generate_latest(registry), CONTENT_TYPE_LATEST)
 
     faults: list[SettingsError] = []
@@ -113,7 +113,7 @@ def _serve(settings: OperatorSettings, port: int, interval_seconds: int, oldest_
             rounds[0] = time.monotonic()
             stopped.wait(interval_seconds)
 
-    server.start({"/live": live, "/metrics": told})
+    server.start({"/live": live, "/metrics": metrics_page})
     log.info("exporter_started", url=f"http://{settings.health_host}:{server.port}/metrics", oldest_age=oldest_age)
     # Not in the main thread: a call that hangs would keep a signal waiting.
     threading.Thread(target=read, name="bridge-exporter", daemon=True).start()

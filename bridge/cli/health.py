@@ -31,7 +31,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - replaced, neve
 def command(url: str | None, probe: str | None, as_json: bool) -> int:
     """Ask a running worker how it is.
 
-    Exit code 0: healthy (alive, ready); 1: not, with the reasons; 2: nobody answers.
+    Exit code 0: healthy (alive, ready); 1: not, with the reasons; 2: no answer.
     """
     from bridge.text import shown
 
@@ -71,7 +71,7 @@ def _address(url: str | None) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80
-    except ValueError:  # a bracket without its partner, a port that is no number
+    except ValueError:  # a bracket without its partner, a port that is not a number
         host, port = None, 0
     if host is None or parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.username:
         raise click.UsageError("--url must be http://HOST:PORT")
@@ -98,5 +98,5 @@ def _ask(host: str, port: int, path: str) -> tuple[int, dict[str, Any]]:
     except ValueError:
         answer = None
     if response.status not in (http.client.OK, http.client.SERVICE_UNAVAILABLE) or not isinstance(answer, dict):
-        raise click.ClickException(f"{where} answered {response.status}, and is no worker's health")
+        raise click.ClickException(f"{where} answered {response.status}, which is not the health report of a worker")
     return response.status, answer

@@ -121,7 +121,7 @@ def requeue(
 
     with _told(), Stop("finishing the Job at hand") as stop:
         api = _connect(namespace)
-        work = Requeue(api, queue_url=queue_url, dry_run=dry_run, stop=stop, tell=None if as_json else click.echo)
+        work = Requeue(api, queue_url=queue_url, dry_run=dry_run, stop=stop, report=None if as_json else click.echo)
         if all_failed:
             work.run((job.name, job) for job in list(_jobs(api, selector)) if job.status == "failed")
         else:

@@ -74,7 +74,7 @@ def choose_queue(settings: QueueSettings, wanted: str | None) -> Queue:
         if not queues:
             raise SettingsError("SQS_QUEUE_URL is not set: set it to the URL of the queue, or give --queue URL")
         if len(events) != 1:
-            raise SettingsError(f"which queue? --queue takes one of {names}, or a URL")
+            raise SettingsError(f"several queues are set: give --queue with one of {names}, or a URL")
         return events[0]
     for queue in queues:
         if wanted in (queue.name, queue.url):

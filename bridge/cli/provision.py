@@ -99,7 +99,7 @@ def _check(queue: str, dlq: str, options: dict[str, Any]) -> None:
     if options["bucket"] is None and (options["prefix"] or options["suffix"] or options["events"]):
         raise click.UsageError("--prefix, --suffix and --event are about a notification: name the --bucket")
     if options["bucket"] is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}", options["bucket"]):
-        raise click.BadParameter(f"{options['bucket']!r} is no name of a bucket", param_hint="--bucket")
+        raise click.BadParameter(f"{options['bucket']!r} is not a bucket name", param_hint="--bucket")
     for event in options["events"]:
         if not re.fullmatch(r"(?:s3:)?[A-Z][A-Za-z]+(?::(?:\*|[A-Za-z]+))?", event):
             raise click.BadParameter(

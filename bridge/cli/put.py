@@ -62,7 +62,7 @@ def command(file: Path, url: str | None, event: bool | None, queue: str | None, 
         try:
             record = _uploaded(s3, bucket, key, name)
             message_id = None if target is None else _send(sqs, target, record)
-        except BaseException:  # Ctrl-C too: nobody else would ever tell the queue of this object
+        except BaseException:  # Ctrl-C too: nothing else would send the event of this object
             if target is not None:
                 text = f"s3://{bucket}/{printable(key)} is uploaded, and no event is known to be sent: put it again"
                 click.echo(f"brigade: {text}", err=True)
@@ -141,7 +141,7 @@ def _upload(s3: Any, file: Path, bucket: str, key: str) -> None:
 
 
 def _uploaded(s3: Any, bucket: str, key: str, event_name: str) -> ObjectRecord:
-    """Ask for what upload_file does not tell: eTag and version, by which the task reads these very bytes."""
+    """Ask for what upload_file does not return: eTag and version, by which the task reads exactly these bytes."""
     from bridge.s3.event import ObjectRecord
     from bridge.s3.event_body import event_time
 

@@ -24,7 +24,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # click has made it gene
         found = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,3}))? ?([A-Za-z]{0,3})", str(value).strip(), re.ASCII)
         factor = _UNITS.get(found[3].upper()) if found else None
         if found is None or factor is None:
-            self.fail(f"{value!r} is no size: a number of bytes, or such as 10MB or 1GiB", param, ctx)
+            self.fail(f"{value!r} is not a size: give a number of bytes, or a text such as 10MB or 1GiB", param, ctx)
         return int(found[1]) * factor + (int(found[2]) * factor // 10 ** len(found[2]) if found[2] else 0)
 
 
@@ -43,12 +43,12 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # as Size
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is no moment: such as 2026-03-01, 2026-03-01T12:00Z, or 7d for a week ago", param, ctx
+                f"{value!r} is not a moment: give 2026-03-01, 2026-03-01T12:00Z, or 7d for a week ago", param, ctx
             )
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # as Size
-    """Messages a second, above zero."""
+    """Messages per second, above zero."""
 
     name = "n/s"
 
@@ -59,5 +59,5 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # as Size
         except ValueError:
             rate = 0.0
         if not 0.001 <= rate <= 100_000:  # nan is not either
-            self.fail(f"{value!r} must be a number of messages a second, 0.001 to 100000", param, ctx)
+            self.fail(f"{value!r} must be a number of messages per second, 0.001 to 100000", param, ctx)
         return rate

@@ -43,8 +43,8 @@ def show(queue: str | None, as_json: bool) -> int:
         settings = queue_settings(queue)
         client = client_for(settings)
         chosen = (choose_queue(settings, queue),) if queue is not None else all_queues(settings)
-        told = [_described(client, settings, each) for each in chosen or (choose_queue(settings, None),)]
-        click.echo(json.dumps(told, indent=2) if as_json else "\n\n".join(_in_words(each) for each in told))
+        described = [_described(client, settings, each) for each in chosen or (choose_queue(settings, None),)]
+        click.echo(json.dumps(described, indent=2) if as_json else "\n\n".join(_in_words(each) for each in described))
         return 0
 
 
@@ -59,7 +59,7 @@ def show(queue: str | None, as_json: bool) -> int:
 @click.option("--yes", metavar="NAME", help="The queue's name, instead of being asked for it.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
-    """Delete every message of a queue for good, those in work included: what is lost is lost.
+    """Delete every message of a queue permanently, those in flight included.
 
     Asks for the queue's name. SQS takes up to a minute, and does it once in a minute at most.
     """
@@ -74,9 +74,9 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
         name = queue_name(target.url)
         if yes is None:
             if not sys.stdin.isatty():
-                raise click.UsageError(f"nobody is there to answer: --yes {name}")
+                raise click.UsageError(f"there is no terminal to ask: give --yes {name}")
             about = messages(sum(count(attributes, which) for which in ("", "NotVisible", "Delayed")))
-            yes = click.prompt(f"About {about} would be deleted for good. Name of the queue", err=True)
+            yes = click.prompt(f"About {about} would be deleted permanently. Name of the queue", err=True)
         if yes != name:
             raise click.UsageError(f"{yes!r} is not the queue's name, which is {name}: nothing was deleted")
         try:
@@ -140,17 +140,17 @@ def _depths(attributes: dict[str, str]) -> dict[str, int]:
     }
 
 
-def _in_words(told: dict[str, Any]) -> str:
-    dlq = told["dlq"]
-    policy = told["redrive_policy"] or {}
+def _in_words(described: dict[str, Any]) -> str:
+    dlq = described["dlq"]
+    policy = described["redrive_policy"] or {}
     rows = [
-        ("queue", told["url"]),
-        ("for", told["kind"]),
-        ("messages", _counted(told["messages"])),
+        ("queue", described["url"]),
+        ("for", described["kind"]),
+        ("messages", _counted(described["messages"])),
         ("DLQ", f"{dlq['url']} ({dlq['note']})" if dlq["url"] else dlq["note"]),
         ("  messages", _counted(dlq["messages"])),
         ("  moved after", f"{policy['maxReceiveCount']} receives" if "maxReceiveCount" in policy else "-"),
-        *((f"  {name}", value) for name, value in told["attributes"].items() if name not in _TOLD_ABOVE),
+        *((f"  {name}", value) for name, value in described["attributes"].items() if name not in _SHOWN_ABOVE),
     ]
     rows.insert(6, ("attributes", ""))
     return aligned([(name, printable(str(value))) for name, value in rows])
@@ -162,6 +162,6 @@ def _counted(depths: dict[str, int] | None) -> str:
     return f"{depths['visible']:,} visible, {depths['in_flight']:,} in flight, {depths['delayed']:,} delayed"
 
 
-_TOLD_ABOVE = frozenset(
+_SHOWN_ABOVE = frozenset(
     {"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"}
 )

@@ -48,7 +48,7 @@ def command(url: str, **options: Any) -> int:
     """Find the objects that a task has not completed, by the idempotency store; --enqueue sends them again.
 
     Nothing is sent without --enqueue. Exit code 0: all were compared (and sent); 1: it stopped on an error; 2: there is
-    something to mend, or the task's records name no objects; 130: after Ctrl-C.
+    something to correct, or the task's records name no objects; 130: after Ctrl-C.
     """
     bucket, prefix = backfill.bucket_and_prefix(url)
     _check(options)
@@ -92,7 +92,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _reconciliation(bucket: str, prefix: str, options: dict[str, Any], settings: OperatorSettings) -> Reconciliation:
-    """Return what the options and settings ask for; raises ClickException for what has to be mended."""
+    """Return what the options and settings ask for; raises ClickException for what has to be corrected."""
     from bridge.operations.backfill.run import Backfill, Destination
     from bridge.operations.reconcile.run import Reconciliation
     from bridge.task.registry import declared_routes

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
   brigade dlq export | head -1 | jq -r .body | brigade routes --body -""",
 )
 @click.argument("key", required=False)
-@click.option("--bucket", help="The bucket, where KEY is no s3:// URL.")
+@click.option("--bucket", help="The bucket, if KEY is not an s3:// URL.")
 @click.option("--event", "event_name", default="ObjectCreated:Put", show_default=True, help="The event's name.")
 @click.option("--size", type=click.IntRange(min=0), help="The object's size in bytes, for tasks with max_bytes.")
 @click.option("--body", type=click.File(encoding="utf-8"), help="A file with a message body, - for standard input.")
@@ -92,7 +92,7 @@ def _body(key: str, bucket: str | None, event_name: str, size: int | None, rules
 
     if key.startswith("s3://"):
         if bucket is not None:
-            raise click.UsageError("--bucket goes with a KEY that is no s3:// URL")
+            raise click.UsageError("--bucket needs a KEY that is not an s3:// URL")
         bucket, _, key = key.removeprefix("s3://").partition("/")
     if bucket is None:
         bucket = _any_bucket(rules)
@@ -132,7 +132,7 @@ def _in_json(verdict: ToTask | Verdict, subjects: list[Subject]) -> dict[str, An
             "reason": verdict.reason,
             "error": getattr(verdict, "error", None),
         }
-    told = [
+    described = [
         {
             "subject": subject.name,
             "note": subject.note,
@@ -140,7 +140,7 @@ def _in_json(verdict: ToTask | Verdict, subjects: list[Subject]) -> dict[str, An
         }
         for subject in subjects
     ]
-    return {**end, "subjects": told}
+    return {**end, "subjects": described}
 
 
 def _in_words(verdict: ToTask | Verdict, subjects: list[Subject]) -> str:

@@ -53,7 +53,7 @@ class Attribute(click.ParamType):  # type: ignore[type-arg]  # click has made it
 @click.argument("body")
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Send each body so many times.")
 @click.option("--lines", is_flag=True, help="With -: every line of standard input is a body of its own.")
-@click.option("--rate", type=Rate(), help="At most so many a second.")
+@click.option("--rate", type=Rate(), help="At most so many messages per second.")
 @click.option(
     "--attribute", "attributes", type=Attribute(), multiple=True, help="A message attribute; may be repeated."
 )
@@ -98,7 +98,7 @@ def command(
                 for message_id in sender.ids if sender.sent <= _SHOWN_IDS else ():
                     click.echo(message_id)
         if sender.failed:
-            raise exit_incomplete(f"SQS did not take {messages(len(sender.failed))}: {sender.failed[0]}")
+            raise exit_incomplete(f"SQS did not accept {messages(len(sender.failed))}: {sender.failed[0]}")
         return stop.exit_code
 
 

@@ -32,7 +32,7 @@ class DemoState:
         self._news: list[str] = []
 
     def on_line(self, line: str) -> None:
-        """Read one line of the worker's; lines that are no events are of no interest here."""
+        """Read one line of the worker's; lines that are not events are ignored."""
         try:
             event = json.loads(line)
         except ValueError:
@@ -46,7 +46,7 @@ class DemoState:
                 self._apply(row, event)
 
     def news(self) -> list[str]:
-        """Return what has happened since the last call, a line each, for output that is no terminal."""
+        """Return what has happened since the last call, one line each, for output that is not a terminal."""
         with self._lock:
             news, self._news = self._news, []
             return news

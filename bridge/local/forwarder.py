@@ -1,6 +1,6 @@
 """An S3 that notifies a queue elsewhere: moto's, with a forwarder of what it announces. For docker-compose.yml.
 
-moto's S3 can notify moto's own SQS only, which is no queue to work with; ElasticMQ is one, and has no S3. So the bucket
+moto's S3 can notify moto's own SQS only, which is not a realistic queue; ElasticMQ is one, and has no S3. So the bucket
 notifies a queue in here, and a thread moves every message on to ``SQS_QUEUE_URL``, body as it is: sent, confirmed, then
 deleted. While the other side is away the events wait in here; like the objects, they are gone with this process.
 
@@ -121,7 +121,7 @@ class Forwarder:
                 QueueUrl=self._source_url,
                 Entries=[{"Id": str(place), "ReceiptHandle": handle} for place, handle in enumerate(handles)],
             )
-        except Exception as error:  # noqa: BLE001 - it has been sent, and stays hidden: nobody gets it again
+        except Exception as error:  # noqa: BLE001 - it has been sent, and stays hidden: no one receives it again
             log.warning("forward_delete_failed", error_type=error_code(error), error=str(error))
         log.info("events_forwarded", count=len(handles))
 

@@ -39,7 +39,7 @@ _FOREIGN_PREFIXES = ("AWS_", "SQS_", "BRIDGE_", "CELERY_")
 class LocalStack:
     """One bucket that notifies one queue, with its DLQ, and a bucket for results.
 
-    ``endpoint_url`` serves S3 and SQS alike. The results bucket notifies nobody: writing into it starts nothing.
+    ``endpoint_url`` serves S3 and SQS alike. The results bucket has no notification: writing into it starts nothing.
     """
 
     endpoint_url: str

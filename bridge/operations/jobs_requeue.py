@@ -24,16 +24,16 @@ class Requeue:
     """One call of the command. ``done`` and ``failures`` say what became of each Job."""
 
     def __init__(
-        self, api: JobApi, *, queue_url: str | None, dry_run: bool, stop: Stop, tell: Callable[[str], None] | None
+        self, api: JobApi, *, queue_url: str | None, dry_run: bool, stop: Stop, report: Callable[[str], None] | None
     ) -> None:
-        """``queue_url`` None: each message's own queue; ``tell`` is given a line for each Job that is done."""
+        """``queue_url`` None: each message's own queue; ``report`` is given a line for each Job that is done."""
         self.done: list[dict[str, Any]] = []
         self.failures = 0
         self._api = api
         self._queue_url = queue_url
         self._dry_run = dry_run
         self._stop = stop
-        self._tell = tell or (lambda _: None)
+        self._report = report or (lambda _: None)
         self._clients: dict[str, tuple[Any, str | None]] = {}
 
     def run(self, jobs: Iterable[tuple[str, LaunchedJob | str]], *, force: bool = False) -> None:
@@ -63,7 +63,7 @@ class Requeue:
         entry: dict[str, Any] = {"job": name, "queue_url": queue_url}
         if self._dry_run:
             self.done.append({**entry, "message_id": None})
-            self._tell(f"would requeue {name} to {queue_url}")
+            self._report(f"would requeue {name} to {queue_url}")
             return
         # Asked again just before: what was listed may have been requeued by somebody else meanwhile.
         now = self._api.get(name)
@@ -78,7 +78,7 @@ class Requeue:
             raise BridgeError(
                 f"its message was sent as {sent['MessageId']}, but the Job is still there: {error}"
             ) from error
-        self._tell(f"requeued {name} as {sent['MessageId']}")
+        self._report(f"requeued {name} as {sent['MessageId']}")
 
     def _client(self, queue_url: str) -> tuple[Any, str | None]:
         """The client for a queue, and its region; raises SettingsError for a URL or a region that cannot be."""

@@ -19,7 +19,7 @@ class RateLimit:
 
     @property
     def batch(self) -> int:
-        """How many may go together: a second's worth, for nine messages should not wait for a slow tenth."""
+        """How many may go together: as many as a second allows, so that nine do not wait for a slow tenth."""
         return MAX_BATCH_ENTRIES if self._rate is None else max(1, min(MAX_BATCH_ENTRIES, int(self._rate)))
 
     def wait(self, messages: int, meanwhile: Callable[[], None] = lambda: None) -> None:

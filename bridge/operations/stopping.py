@@ -72,7 +72,7 @@ class Stop:
         return 128 + self._signal if self._signal else 0
 
     def wait(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Wait, at most until a signal; ``meanwhile`` is called ten times a second."""
+        """Wait, at most until a signal; ``meanwhile`` is called ten times per second."""
         end = time.monotonic() + seconds
         while not self and (left := end - time.monotonic()) > 0:
             meanwhile()

@@ -102,7 +102,7 @@ def show(id_: str, dlq: str | None, as_json: bool) -> int:
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many that match.")
 @filter_options
 def export(chosen: Filter, dlq: str | None, limit: int | None) -> int:
-    """Write dead letters to standard output, one JSON object a line; they stay in the queue.
+    """Write dead letters to standard output, one JSON object per line; they stay in the queue.
 
     Each has all that `show --json` has; binary attribute values are base64.
     """
@@ -142,9 +142,11 @@ def _say_what_is_missing(reader: Reader, shown: int) -> None:
     if not shown:
         click.echo("brigade: no dead letter matches" if reader.read else "brigade: no dead letters", err=True)
     if reader.elsewhere:
-        click.echo(f"brigade: about {messages(reader.elsewhere)} could not be seen: somebody else reads them", err=True)
+        click.echo(
+            f"brigade: about {messages(reader.elsewhere)} could not be read: another reader holds them", err=True
+        )
     if reader.unread:
-        click.echo(f"brigade: about {messages(reader.unread)} more that SQS did not give", err=True)
+        click.echo(f"brigade: about {messages(reader.unread)} more were not delivered by SQS", err=True)
 
 
 command.add_command(redrive.command)

@@ -1,4 +1,4 @@
-"""The options that the commands of ``brigade dlq`` share: which dead-letter queue, and which of its letters."""
+"""The options that the commands of ``brigade dlq`` share: which dead-letter queue, and which of its messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_filter(**options: Any) -> Any:
         older, newer = options.pop("older_than"), options.pop("newer_than")
         if older is not None and newer is not None and older > newer:
-            raise click.UsageError("--older-than is longer than --newer-than: no letter can be both")
+            raise click.UsageError("--older-than is longer than --newer-than: no message can match both")
         now = time.time()
         chosen = Filter(
             ids=options.pop("ids"),
@@ -87,14 +87,12 @@ def find_dlq(client: Any, settings: QueueSettings, wanted: str | None) -> str:
     else:
         queues = all_queues(settings)
         if not queues:
-            raise SettingsError(
-                "which dead-letter queue? Set SQS_QUEUE_URL (its RedrivePolicy says) or SQS_DLQ_URL, or give --dlq URL"
-            )
+            raise SettingsError("no dead-letter queue is named: set SQS_QUEUE_URL or SQS_DLQ_URL, or give --dlq URL")
         found = {look_up(client, queue, None).dlq_url for queue in queues}
     if wanted is not None:
         found = {url for url in found if queue_name(url) == wanted}
         if not found:
-            raise SettingsError(f"--dlq {wanted}: the settings lead to no such dead-letter queue; give its URL")
+            raise SettingsError(f"--dlq {wanted}: no dead-letter queue of the settings has this name; give its URL")
     if len(found) > 1:
         names = ", ".join(sorted(queue_name(url) for url in found))
         raise SettingsError(f"there are several dead-letter queues: choose one with --dlq: {names}")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 @filter_options
 def command(chosen: Filter, dlq: str | None, yes: bool, as_json: bool) -> int:
-    """Delete dead letters for good: all of them, or those that match.
+    """Delete dead letters permanently: all of them, or those that match.
 
     Asks first. Without conditions it is SQS's own PurgeQueue, which takes up to a minute and also deletes what somebody
     is reading.
@@ -48,9 +48,9 @@ def command(chosen: Filter, dlq: str | None, yes: bool, as_json: bool) -> int:
         about = messages(sum(count(attributes, which) for which in ("", "NotVisible", "Delayed")))
         if not yes:
             _ask(
-                f"Delete all of about {about} in {queue_name(url)} for good?"
+                f"Delete all of about {about} in {queue_name(url)} permanently?"
                 if chosen.takes_all
-                else f"Delete what matches among about {about} in {queue_name(url)} for good?"
+                else f"Delete what matches among about {about} in {queue_name(url)} permanently?"
             )
         if chosen.takes_all:
             _purge_all(client, url)

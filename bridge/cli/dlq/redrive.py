@@ -32,9 +32,11 @@ if TYPE_CHECKING:
   brigade dlq redrive --to https://sqs.eu-west-1.amazonaws.com/123456789012/uploads""",
 )
 @dlq_option
-@click.option("--to", type=QueueUrl(or_name=False), help="Send there, instead of where each letter came from.")
+@click.option(
+    "--to", type=QueueUrl(or_name=False), help="Send to this queue, not to the one that each message came from."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
-@click.option("--rate", type=Rate(), help="At most so many a second.")
+@click.option("--rate", type=Rate(), help="At most so many messages per second.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent where; send nothing.")
 @click.option("--force", is_flag=True, help=f"Also what was redriven {MAX_REDRIVES} times already.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
@@ -66,7 +68,7 @@ def command(
         sources = Sources(client, url, settings, to)
         reader = Reader(client, url, stop)
 
-        def told(tally: RedriveTally) -> None:
+        def on_progress(tally: RedriveTally) -> None:
             progress(f"{tally.redriven.total():,} redriven, {tally.seen:,} of about {reader.expected:,} read")
 
         redriver = Redriver(
@@ -79,7 +81,7 @@ def command(
             limit=limit,
             rate=rate,
             dry_run=dry_run,
-            told=told,
+            on_progress=on_progress,
         )
         try:
             with reader:

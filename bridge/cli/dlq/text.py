@@ -16,7 +16,7 @@ _ERROR_CHARACTERS = 60
 
 
 def table(summaries: Iterable[dict[str, Any]]) -> str:
-    """Return the letters, the oldest first, as lines with a heading; ``""`` when there are none."""
+    """Return the messages, the oldest first, as lines with a heading; ``""`` when there are none."""
     rows = [_row(summary) for summary in sorted(summaries, key=lambda summary: summary["when"] or "")]
     if not rows:
         return ""
@@ -24,7 +24,7 @@ def table(summaries: Iterable[dict[str, Any]]) -> str:
 
 
 def in_full(letter: Letter) -> str:
-    """Return everything about one letter."""
+    """Return everything about one message."""
     summary = letter.whole()
     lines = [
         ("id", letter.id),

@@ -1,4 +1,4 @@
-"""Carrying out a backfill: list, choose, send, remember; and how it ends when it is told to stop."""
+"""Run a backfill: list, choose, send, remember, and end in order at a signal."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _rehearse(records: Iterator[ObjectRecord], tally: BackfillTally, *, as_json:
 
 
 def _count(records: Iterator[ObjectRecord]) -> int:
-    """Count what will be sent: a listing of its own, a thousand objects a call, is what an ETA costs."""
+    """Count what will be sent: an ETA costs a second listing, a thousand objects per call."""
     click.echo("counting the objects (--no-progress skips this) …", err=True)
     return sum(1 for _ in records)
 

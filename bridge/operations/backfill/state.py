@@ -81,7 +81,7 @@ def _state(path: Path, what: Mapping[str, Any], found: Any) -> BackfillState:
         } if version == _VERSION:
             pass
         case _:
-            raise SettingsError(f"--state {path} is no state of a backfill")
+            raise SettingsError(f"--state {path} is not the state file of a backfill")
     if other != what:
         differing = ", ".join(sorted(n for n in {*other, *what} if other.get(n) != what.get(n)))
         raise SettingsError(f"--state {path} belongs to another backfill ({differing} differ): name another file")

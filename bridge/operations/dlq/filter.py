@@ -13,7 +13,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a letter must be like: all kinds of conditions must hold, and of each kind any one that was given.
+    """The conditions for a message: all kinds must hold, and of each kind any one that was given.
 
     ``reasons``, ``tasks``, ``buckets`` and ``keys`` are globs (``*`` matches ``/`` too), ``ids`` are whole ids.
     ``not_after`` and ``not_before`` are seconds since the epoch. A bucket and a key must match the same object.
@@ -33,7 +33,7 @@ class Filter:
         return self == Filter()
 
     def takes(self, letter: Letter) -> bool:
-        """Say whether the letter is meant; one that does not tell what is asked for is not."""
+        """Say whether the message is selected; one that lacks the value asked for is not."""
         return (
             (not self.ids or letter.message_id in self.ids or letter.id in self.ids)
             and _any(self.reasons, letter.reason)

@@ -55,7 +55,7 @@ class Reader:
         self.read = 0
 
     def __enter__(self) -> Self:
-        attributes = attributes_of(self._client, self.url)  # also says in good words when there is no such queue
+        attributes = attributes_of(self._client, self.url)  # also reports a queue that does not exist
         self.expected = count(attributes)
         self.started_at = self._server_time()
         if attributes.get("RedrivePolicy"):
@@ -106,13 +106,13 @@ class Reader:
             ids = [i for i in self._renewals.popleft()[1] if i in self._held]
             asked_at = time.monotonic()
             for message_id in self._change_visibility(ids, HOLD_SECONDS):
-                # Its time had passed: somebody else may have it, so it is no longer ours to send or to hand back.
+                # Its hold had expired: another reader may have it, so it is neither sent nor handed back.
                 del self._held[message_id]
             self._hold([message_id for message_id in ids if message_id in self._held], asked_at)
 
     def hand_back(self) -> None:
         """Make everything that is still held visible again, at once."""
-        # What has lapsed is visible already, or in the hands of somebody from whom it must not be taken.
+        # An expired message is visible already, or with another reader, from whom it must not be taken.
         now = time.monotonic()
         ids = iter([message_id for message_id, hold in self._held.items() if hold.until > now])
         failed = 0

@@ -26,7 +26,7 @@ from bridge.operations.stopping import Stop
 from bridge.sqs.batches import delete_batch, send_batch
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_MESSAGE_ATTRIBUTES, MAX_MESSAGE_BYTES
 
-#: Redrives without ``--force``: what has failed after three of them fails for a reason that a fourth does not mend.
+#: Redrives without ``--force``: what has failed after three of them fails for a reason that a fourth does not remove.
 MAX_REDRIVES = 3
 
 LeftBecause = Literal["redriven-too-often", "no-source", "came-back"]
@@ -42,7 +42,7 @@ class RedriveEntry:
 
 
 def entry_for(letter: Letter, *, max_bytes: int) -> RedriveEntry:
-    """Return what is sent for the letter to a queue whose messages may have ``max_bytes``."""
+    """Return what is sent to a queue whose messages may have ``max_bytes``."""
     attributes = {
         name: sendable(value)
         for name, value in (letter.raw.get("MessageAttributes") or {}).items()
@@ -68,9 +68,9 @@ def entry_for(letter: Letter, *, max_bytes: int) -> RedriveEntry:
 def left_because(
     letter: Letter, *, started_at: float, returned: bool, has_target: bool, force: bool
 ) -> LeftBecause | None:
-    """Return why the letter stays where it is, or None when it is sent back.
+    """Return why the message stays, or None when it is sent back.
 
-    ``returned``: this run has sent the same body, with the count that the letter has now. Where it also came in after
+    ``returned``: this run has sent the same body, with the count that the message has now. Where it also came in after
     ``started_at`` (the second in which the run began, by SQS's own clock), it failed again and stays: a task that fails
     at once would otherwise be redriven as fast as it fails, until its count forbids it.
     """
@@ -109,7 +109,7 @@ class RedriveTally:
 
     @property
     def incomplete(self) -> int:
-        """How many letters were meant and are not where they should be."""
+        """How many selected messages are not where they should be."""
         left = sum(number for reason, number in self.left.items() if reason != "came-back")
         return left + len(self.failed) + len(self.sent_not_deleted)
 
@@ -129,9 +129,9 @@ class Redriver:
         limit: int | None,
         rate: float | None,
         dry_run: bool,
-        told: Callable[[RedriveTally], None],
+        on_progress: Callable[[RedriveTally], None],
     ) -> None:
-        """``limit`` is a number of letters, ``rate`` messages a second; ``told`` is called after each step."""
+        """``limit`` counts messages, ``rate`` is messages per second; ``on_progress`` is called after each step."""
         self._client = client
         self._reader = reader
         self._sources = sources
@@ -141,7 +141,7 @@ class Redriver:
         self._limit = limit
         self._pace = RateLimit(rate, stop)
         self._dry_run = dry_run
-        self._told = told
+        self._on_progress = on_progress
         self._taken = 0
         self._waiting: dict[RedriveTarget, list[Letter]] = {}
         self._sent: set[bytes] = set()
@@ -157,7 +157,7 @@ class Redriver:
                     self._take(letter)
             # Full batches at once; what is left over waits for more, but not longer than the queue has more.
             self._send(at_least=MAX_BATCH_ENTRIES if batch and not self._done else 1)
-            self._told(self.tally)
+            self._on_progress(self.tally)
             if self._done:
                 break
 
@@ -195,7 +195,7 @@ class Redriver:
         if self._stop:
             return  # nothing of this batch was sent: it is handed back with the rest
         batch, letters[:size] = letters[:size], []
-        # A letter whose time has passed may be in another's hands, and be sent by him.
+        # A message whose hold has expired may be with another reader, who sends it.
         handles = {letter.message_id: self._reader.handle(letter.message_id) for letter in batch}
         ours = [(letter, entry) for letter, entry in zip(batch, entries, strict=False) if handles[letter.message_id]]
         if not ours:

@@ -1,8 +1,9 @@
 """Where a dead letter came from: the queue that redrive sends it back to.
 
-The name in a cause is not to be trusted: whoever may write to a queue could write one, and have his message sent to any
-queue of the account. So it counts only where the settings name the queue, or where the queue's own RedrivePolicy leads
-to this dead-letter queue (ListDeadLetterSourceQueues). What SQS itself says (DeadLetterQueueSourceArn) counts always.
+The name in a cause is not to be trusted: anyone who may write to a queue could write one, and have a message sent to
+any queue of the account. So it counts only where the settings name the queue, or where the queue's own RedrivePolicy
+leads to this dead-letter queue (ListDeadLetterSourceQueues). What SQS itself says (DeadLetterQueueSourceArn) counts
+always.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class RedriveTarget:
 
 
 class Sources:
-    """Finds the queue of each letter; every question is put to SQS once."""
+    """Finds the queue of each message; asks SQS each question once."""
 
     def __init__(self, client: Any, dlq_url: str, settings: QueueSettings, to: str | None) -> None:
-        """``to`` is the URL for all letters, or None. Raises SettingsError when it is no queue to send to."""
+        """``to`` is the URL for all messages, or None. Raises SettingsError when it is not a queue to send to."""
         self._client = client
         self._dlq_url = dlq_url
         self._known = {queue.name: queue.url for queue in all_queues(settings)}
@@ -53,7 +54,7 @@ class Sources:
             self._all = self._target(to)
 
     def target(self, letter: Letter) -> RedriveTarget | None:
-        """Return the queue the letter goes back to, or None when nothing trustworthy names one."""
+        """Return the queue that the message goes back to, or None when no trusted source names one."""
         if self._all is not None:
             return self._all
         if letter.source_arn is not None:
@@ -67,7 +68,7 @@ class Sources:
         if url not in self._targets:
             try:
                 self._targets[url] = self._target(url)
-            except SettingsError:  # deleted since, or not ours to look at: its letters stay
+            except SettingsError:  # deleted since, or access is denied: its messages stay
                 self._targets[url] = None
         return self._targets[url]
 

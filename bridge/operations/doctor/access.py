@@ -23,7 +23,7 @@ class Probe:
 
 
 def check_permission(probe: Probe) -> Finding:
-    """Say whether the action is allowed, as far as its answer tells."""
+    """Say whether the action is allowed, as far as its answer shows."""
     code = (probe.code or "").rsplit(".", 1)[-1]
     if not code or code in probe.harmless:
         return Finding("ok", "permission", probe.subject, f"{probe.action} is not denied")

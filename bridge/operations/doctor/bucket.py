@@ -12,21 +12,21 @@ from bridge.sqs.queue_policy import right_of_s3
 
 
 def check_notification(bucket: str, configuration: Mapping[str, Any], queue_arns: Sequence[str]) -> Finding:
-    """Say whether anything tells one of our queues of this bucket's objects."""
+    """Say whether the bucket sends its events to one of the queues."""
     found = entries(configuration)
     ours = [entry for entry in found if entry.arn in queue_arns]
     if ours:
-        told = "; ".join(
+        sources = "; ".join(
             f"{' '.join(e.events)} of {e.prefix or ''}*{e.suffix or ''} → {e.arn.rsplit(':', 1)[-1]}" for e in ours
         )
-        return Finding("ok", "notification", bucket, told)
+        return Finding("ok", "notification", bucket, sources)
     others = sorted({entry.target for entry in found} - {"queue"})
     if to_eventbridge(configuration):
         others.append("EventBridge")
     if others:
         text = f"goes to {', '.join(others)} and not straight to our queue; what comes behind that was not looked at"
         return Finding("warning", "notification", bucket, text, "see that it is forwarded to the queue")
-    text = "nothing tells our queue of its objects"
+    text = "no notification sends events of its objects to the queue"
     return Finding("error", "notification", bucket, text, f"brigade provision --bucket {bucket} --queue …")
 
 
@@ -35,7 +35,7 @@ def check_outputs(
 ) -> list[Finding]:
     """What we write must not come back as events: an endless loop if a task takes it, an endless bill if none does."""
     found = []
-    # Behind a topic or EventBridge nobody here knows what is left out.
+    # What a topic or EventBridge leaves out is not known here.
     ours = [entry for entry in entries(configuration) if entry.arn in queue_arns]
     for output in (o for o in outputs if o.bucket == bucket):
         covering = [(entry, cover) for entry in ours if (cover := entry.covers(output.prefix))]
@@ -53,7 +53,7 @@ def check_outputs(
 
 
 def check_policy(queue: str, policy: str | None, queue_arn: str, bucket: str) -> Finding:
-    """Say whether the queue's policy lets S3 send for this bucket, and nobody else's S3."""
+    """Say whether the queue's policy lets S3 send for this bucket, and for no other account."""
     partition = queue_arn.split(":")[1] if queue_arn.count(":") >= 2 else "aws"
     right = right_of_s3(policy, queue_arn, f"arn:{partition}:s3:::{bucket}")
     remedy = f"brigade provision --bucket {bucket} --queue {queue}"
@@ -67,7 +67,7 @@ def check_policy(queue: str, policy: str | None, queue_arn: str, bucket: str) ->
             text = "lets S3 send for any bucket of any account: anybody can fill the queue"
             return Finding("warning", "queue policy", subject, text, "conditions aws:SourceArn and aws:SourceAccount")
         case "no-account":
-            text = "names the bucket and not its account: whoever owns that name next can send"
+            text = "names the bucket but not its account: the next owner of that bucket name could send"
             return Finding("warning", "queue policy", subject, text, "a condition aws:SourceAccount")
         case "unclear":
             text = "has a condition that is not understood here; put a file and see"

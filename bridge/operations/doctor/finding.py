@@ -10,7 +10,7 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``check`` is a word for what was looked at, ``subject`` which one of them; ``remedy`` what mends it."""
+    """``check`` is a word for what was looked at, ``subject`` which one of them; ``remedy`` how to correct it."""
 
     level: Level
     check: str

@@ -63,7 +63,7 @@ def check_visibility(name: str, attributes: Attributes, lease_seconds: int, *, r
 
 
 def check_retention(name: str, attributes: Attributes) -> Finding:
-    """What nobody has processed when the retention ends is gone, without a dead letter."""
+    """A message that is not processed when the retention ends is gone, without a dead letter."""
     retention = int(attributes.get("MessageRetentionPeriod") or 0)
     if 0 < retention < DAY_SECONDS:
         text = f"messages are deleted after {_days(retention)}, processed or not"
@@ -97,7 +97,7 @@ def check_dlq_allows(name: str, queue_arn: str, dlq: Attributes) -> Finding:
 
 
 def check_dlq_depth(name: str, dlq: Attributes) -> Finding:
-    """Dead letters that wait for somebody."""
+    """Dead letters that wait for an operator."""
     count = int(dlq.get("ApproximateNumberOfMessages") or 0)
     if count:
         return Finding("warning", "DLQ depth", name, f"{count} dead letters wait", "brigade dlq list")

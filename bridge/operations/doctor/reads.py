@@ -45,7 +45,7 @@ def read_queue(client: Any, url: str) -> QueueRead:
     name = queue_name(url)
     try:
         answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
-    except Exception as error:  # noqa: BLE001 - the doctor tells every failure and goes on
+    except Exception as error:  # noqa: BLE001 - the doctor reports every failure and goes on
         return QueueRead(url, name, None, _told(error))
     return QueueRead(url, name, answer.get("Attributes", {}), None, _skew(answer))
 

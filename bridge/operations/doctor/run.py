@@ -116,7 +116,7 @@ def _credentials(client: Any) -> tuple[Finding, bool]:
         found = session.get_credentials()
     except BotoCoreError as error:
         return check_credentials(None, None, str(error)), False
-    # An emulator's keys mean nothing to the real STS, and are nobody's business there.
+    # The keys of an emulator mean nothing to the real STS, and must not be sent there.
     named = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"))
     if found is not None and (named or is_aws_host(client.meta.endpoint_url)):
         try:

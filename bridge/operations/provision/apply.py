@@ -33,7 +33,7 @@ def find(sqs: Any, s3: Any, wanted: Wanted) -> Found:
 
 
 def carry_out(sqs: Any, s3: Any, steps: list[Step], found: Found, done: Callable[[Step], None]) -> None:
-    """Do the steps in order, telling ``done`` of each. Interrupted or failed, the next run does what is left."""
+    """Do the steps in order, and call ``done`` after each. After an interruption the next run does the rest."""
     arns = {queue.name: queue.arn for queue in (found.dlq, found.queue) if queue is not None}
     for step in steps:
         match step.do:

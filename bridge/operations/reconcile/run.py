@@ -1,4 +1,4 @@
-"""Carrying out a reconciliation: list the records, list the objects, compare, show or send."""
+"""Run a reconciliation: list the records, list the objects, compare, show or send."""
 
 from __future__ import annotations
 

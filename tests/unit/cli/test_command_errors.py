@@ -26,11 +26,11 @@ def test_help_has_examples(brigade, name):
     ("line", "settings", "said"),
     [
         ("dlq list", {}, "SQS_QUEUE_URL is not set"),
-        ("dlq list", {"AWS_REGION": "eu-west-1"}, "which dead-letter queue?"),
+        ("dlq list", {"AWS_REGION": "eu-west-1"}, "no dead-letter queue is named"),
         ("dlq list --dlq x:y", {}, "must be the URL of a queue"),
         ("dlq list --dlq https://sqs.eu-west-1.amazonaws.com/1/q.fifo", {}, "is a FIFO queue"),
         ("dlq list --older-than 5", {}, "such as 90s"),
-        ("dlq list --older-than 2h --newer-than 1h", {}, "no letter can be both"),
+        ("dlq list --older-than 2h --newer-than 1h", {}, "no message can match both"),
         ("dlq list --limit 0", {}, "0 is not in the range x>=1"),
         ("dlq list", {"SQS_DQL_URL": QUEUE}, "did you mean SQS_DLQ_URL?"),
         ("dlq list", {"SQS_QUEUE_URL": QUEUE, "SQS_DLQ_URL": QUEUE}, "SQS_DLQ_URL="),

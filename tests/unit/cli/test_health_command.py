@@ -129,7 +129,8 @@ def test_somebody_else_there_is_two(worker, brigade, answer):
     code, out, err = brigade()
     assert (code, out) == (2, "")
     assert err == (
-        f"brigade: http://127.0.0.1:{worker.port}/health answered {answer.status}, and is no worker's health\n"
+        f"brigade: http://127.0.0.1:{worker.port}/health answered {answer.status}, "
+        "which is not the health report of a worker\n"
     )
 
 
