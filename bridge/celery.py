@@ -24,7 +24,7 @@ app.steps["consumer"].add("bridge.worker.bootsteps:BusStep")
 def _only_on_the_bus(context: click.Context, parameter: click.Parameter, given: bool) -> None:
     """Refuse the commands that read events from the app's broker, which here is SQS and has none.
 
-    Flower would besides listen on all addresses, and ask nobody who is there.
+    Flower would also listen on all addresses, without a login.
     """
     if given:  # it is there for its callback alone
         raise click.NoSuchOption(parameter.opts[0], ctx=context)

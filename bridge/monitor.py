@@ -1,4 +1,4 @@
-"""The app for whoever watches the workers: ``celery -A bridge.monitor flower|inspect|control|events``.
+"""The app for monitoring the workers: ``celery -A bridge.monitor flower|inspect|control|events``.
 
 Its broker is the monitor bus (BRIDGE_MONITOR_URL), so everything of Celery that needs events or remote control works
 as it does on Redis. It runs no tasks and sends none. Nothing is read when this is imported; a command reads the

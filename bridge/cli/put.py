@@ -10,7 +10,6 @@ import click
 
 from bridge.cli.exit_codes import errors_reported, exit_incomplete
 from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
-from bridge.sqs.queue_lookup import attributes_of
 from bridge.text import printable
 
 if TYPE_CHECKING:
@@ -107,6 +106,7 @@ def _not_announced(s3: Any, sqs: Any, bucket: str, key: str, event_name: str, qu
     """Return the queue when the bucket does not announce the object to it, else None and why no event is sent."""
     from bridge.aws_errors import ACCESS_DENIED, HEAD_DENIED, NOT_IMPLEMENTED, error_code
     from bridge.s3.notification import announced
+    from bridge.sqs.queue_lookup import attributes_of
 
     arn = attributes_of(sqs, queue.url).get("QueueArn", "")
     try:

@@ -11,7 +11,6 @@ import click
 from bridge.cli.exit_codes import errors_reported, exit_incomplete
 from bridge.cli.options import QueueUrl, choose_queue, client_for, queue_settings
 from bridge.cli.printing import aligned, messages
-from bridge.sqs.queue_lookup import attributes_of, count
 from bridge.sqs.queues import all_queues
 from bridge.text import printable
 
@@ -64,6 +63,7 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
     Asks for the queue's name. SQS takes up to a minute, and does it once in a minute at most.
     """
     from bridge.aws_errors import error_code
+    from bridge.sqs.queue_lookup import attributes_of, count
     from bridge.sqs.queues import queue_name
 
     with errors_reported():
@@ -90,6 +90,8 @@ def purge(queue: str | None, yes: str | None, as_json: bool) -> int:
 
 
 def _described(client: Any, settings: QueueSettings, queue: Queue) -> dict[str, Any]:
+    from bridge.sqs.queue_lookup import attributes_of
+
     attributes = attributes_of(client, queue.url)
     dlq_url, note = _dlq(client, settings, queue, attributes)
     policy = attributes.get("RedrivePolicy")
@@ -123,6 +125,7 @@ def _dlq(
 
 def _dlq_depths(client: Any, url: str | None) -> dict[str, int] | None:
     from bridge.errors import SettingsError
+    from bridge.sqs.queue_lookup import attributes_of
 
     if url is None:
         return None
@@ -133,6 +136,8 @@ def _dlq_depths(client: Any, url: str | None) -> dict[str, int] | None:
 
 
 def _depths(attributes: dict[str, str]) -> dict[str, int]:
+    from bridge.sqs.queue_lookup import count
+
     return {
         "visible": count(attributes),
         "in_flight": count(attributes, "NotVisible"),

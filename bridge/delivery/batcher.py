@@ -1,4 +1,4 @@
-"""A lane: jobs of one kind on their way to SQS, ten at a time, on threads of their own, tried again until done.
+"""A batcher sends jobs of one kind to SQS, ten per call, on its own threads, and retries until they are done.
 
 A job is counted in ``pending`` from ``add`` until its call was confirmed or given up, whether it waits in the batch,
 sits in a call or waits to be tried again: a flush that looked away for a moment would lose it.
@@ -112,7 +112,7 @@ class Batcher(Generic[Job]):
             thread.start()
 
     def add(self, key: str, job: Job) -> None:
-        """Take a job for the queue with URL ``key``; it is this lane's until confirmed or given up."""
+        """Take a job for the queue with URL ``key``; the batcher keeps it until it is confirmed or given up."""
         with self._condition:
             self._pending += 1
             self._keys[id(job)] = key

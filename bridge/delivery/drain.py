@@ -38,7 +38,7 @@ FLUSH_SECONDS = 5.0
 HAND_BACK_SECONDS = 1.0
 #: A killed child is gone at once; a kernel that takes longer is not waited for.
 KILL_SECONDS = 2.0
-#: The same for the idempotency store, which is told what the stopped runs had claimed.
+#: The same for the idempotency store, where the claims of stopped runs are released.
 RELEASE_SECONDS = 2.0
 #: A poll that ends this soon after the last hand-back is waited for.
 LAST_POLL_SECONDS = 0.5
@@ -114,7 +114,7 @@ class Drain:
     def start(self) -> None:
         """Start the thread, which waits to be asked; to be called in the main thread."""
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        # A child's signals are its own affair: a copy of the pipe would tell this process of them.
+        # A child's signals are its own affair: a copy of the pipe would report them to this process.
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
         self._thread.start()
 

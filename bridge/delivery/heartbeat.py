@@ -1,4 +1,4 @@
-"""The heartbeat: a daemon thread that renews every held lease, waiting and running alike, ten a call.
+"""The heartbeat: a daemon thread that renews every held lease, waiting and running alike, ten per call.
 
 It uses a client of its own, so that neither receives nor deletes can keep it waiting. What it renews, and when, is
 decided in ``leases``; what it hands back (messages that nothing answers for) goes to ``settle``.
@@ -67,7 +67,7 @@ class Heartbeat:
         while not self._stopped.wait(seconds):
             try:
                 turn()
-            except Exception:  # the thread must outlive any bug: without it every lease of the worker lapses
+            except Exception:  # the thread must outlive any bug: without it every lease of the worker expires
                 log.exception("heartbeat_bug")
 
     def sweep(self) -> None:
@@ -79,7 +79,7 @@ class Heartbeat:
             self._on_orphaned(lease)
 
     def beat(self) -> None:
-        """Renew what is due, a call for each ten of a queue."""
+        """Renew the leases that are due, one call for ten leases of a queue."""
         now = time.monotonic()  # of the start: what fails meanwhile is due again in the next turn, not in this one
         while not self._stopped.is_set() and (leases := self._table.due_renewals(now, MAX_BATCH_ENTRIES)):
             self._renew_batch(leases[0].queue.url, leases)
@@ -99,7 +99,7 @@ class Heartbeat:
             answered_at = time.monotonic()
             for entry in answer.get("Successful", []):
                 n = int(entry["Id"])
-                # AWS answers "ok" to an expired handle too, and does nothing (localstack#9632), so after the lapse an
+                # AWS answers "ok" to an expired handle too, and does nothing (localstack#9632), so after the expiry an
                 # "ok" proves nothing. Other servers do hide the message again: it would not come back with a new
                 # handle for as long as it is renewed, so the renewing ends here.
                 results[n] = "ok" if answered_at < leases[n].expires_at else "stale"

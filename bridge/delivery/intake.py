@@ -53,7 +53,7 @@ class Intake:
     ) -> None:
         """``limits`` has every registered task; ``wake`` makes the main loop look into ``ready``.
 
-        ``worker`` tells this worker from every other, its own restarts included.
+        ``worker`` identifies this worker among all others, its own restarts included.
         """
         self._worker = worker
         self._table = table
@@ -94,7 +94,7 @@ class Intake:
             return
         try:
             end = self._admit(lease)
-        except Exception:  # a bug of ours or a form nobody has seen: the message must not be lost for it
+        except Exception:  # a bug, or an unknown form of message: the message must not be lost
             log.exception("intake_bug", **lease.log_fields)
             end = RetryIn(BUG_DELAY_SECONDS, BUG_DELAY_SECONDS, reason="bridge-error")
         if self._table.closed:
@@ -129,7 +129,7 @@ class Intake:
             if wait > ETA_SLACK_SECONDS:
                 lease.task = message.task
                 return RetryIn(cut_delay(wait, 0.0), wait, reason="eta")
-        # An unknown task goes on to Celery too, which tells whoever waits for its result.
+        # An unknown task goes on to Celery too, which stores the failure as its result.
         if message.task in self._limits:
             killer = self._apply_limits(lease, message.task, retries_republished=message.retries)
             if killer:
@@ -154,7 +154,7 @@ class Intake:
         lease.time_limit_seconds = limits.time_limit_seconds
         if limits.visibility_timeout_seconds != lease.visibility_timeout_seconds:
             lease.visibility_timeout_seconds = limits.visibility_timeout_seconds
-            lease.next_renewal_at = 0.0  # the receive asked for another length: set this one with the next beat
+            lease.next_renewal_at = 0.0  # the receive asked for another length: set this one with the next renewal
         return None
 
     def _delivery(self, lease: Lease, *, republished: int = 0) -> Delivery:

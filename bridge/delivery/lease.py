@@ -2,7 +2,7 @@
 
     WAITING --start--> RUNNING --end--> ENDING    --drop--> (gone)      renewed until the delete is confirmed
        |                  |
-       +-----release------+-----------> RELEASING --drop--> (gone)      not renewed: a beat would undo the delay
+       +-----release------+-----------> RELEASING --drop--> (gone)      not renewed: a renewal would undo the delay
 
 Plain data, with the time passed in; the steps are those of the table (``leases``), under its lock.
 """

@@ -29,8 +29,8 @@ class LeaseTable:
         """Start empty and open."""
         self.lock = threading.RLock()
         self.closed = False
-        #: Called under the lock after every change of a state. Whoever waits for room hears of it here and not by a
-        #: condition: waking every receiver for every message cost more than the receives themselves.
+        #: Called under the lock after every change of a state. A thread that waits for free slots is notified here, not
+        #: by a condition: waking every receiver for every message cost more than the receives themselves.
         self.on_change: Callable[[], object] = _nothing
         self._renewal_done = threading.Condition(self.lock)
         self._by_tag: dict[str, Lease] = {}
@@ -42,7 +42,7 @@ class LeaseTable:
     def take_in(self, lease: Lease, now: float) -> Lease | None:
         """Hold a message just received; return None, or the lease that already holds this very message.
 
-        The same message again means that its lease had lapsed (an outage): whatever this worker is doing for it goes
+        The same message again means that its lease had expired (an outage): whatever this worker is doing for it goes
         on, under the new receipt handle, because a delete with the old one succeeds without deleting. Only a message
         that was being let go of starts anew: that it came back says that it has been let go of.
         """
@@ -71,7 +71,7 @@ class LeaseTable:
         return self._by_number.get(number or 0)
 
     def start(self, lease: Lease, now: float) -> bool:
-        """Let the pool have the message; False when it may not run: handed back, draining, or lapsed."""
+        """Let the pool have the message; False when it may not run: handed back, draining, or expired."""
         with self.lock:
             if self.closed or lease.state is not LeaseState.WAITING or lease.lost or now >= lease.expires_at:
                 return False
@@ -102,7 +102,7 @@ class LeaseTable:
                 self._renewal_done.wait_for(lambda lease=lease: not lease.renewing)  # type: ignore[misc]  # bound per loop
 
     def drop(self, lease: Lease) -> None:
-        """Forget a message whose end SQS has confirmed, or that is no longer ours."""
+        """Forget a message whose end SQS has confirmed, or that this worker no longer holds."""
         with self.lock:
             if lease.state is LeaseState.GONE:
                 return
@@ -150,9 +150,9 @@ class LeaseTable:
     def renewal_done(self, lease: Lease, handle: str, sent_at: float, result: str) -> str:
         """Note a renewal's result, and return what it comes to.
 
-        ``ok``; ``stale``: the handle is no longer good, or the lease had lapsed by our count; ``failed``: try again.
-        Renewals go on until a delete is confirmed, so one may come to SQS just after the delete and find its handle
-        stale: as far as anybody can know such a message was not lost, and the result is ``ended``.
+        ``ok``; ``stale``: the handle is no longer good, or the lease had expired by this worker's clock; ``failed``:
+        try again. Renewals go on until a delete is confirmed, so one may come to SQS just after the delete and find its
+        handle stale: as far as anybody can know such a message was not lost, and the result is ``ended``.
         """
         with self.lock:
             if result == "stale" and lease.delete_asked_with == handle:
@@ -162,7 +162,7 @@ class LeaseTable:
                 if result == "ok":
                     lease.held_until(sent_at)
                 elif result in {"stale", "ended"}:
-                    # Also after a delete was sent: should that fail, nobody knows whose the message is.
+                    # Also after a delete was sent: if that fails, it is unknown who holds the message.
                     lease.lost = True
                 else:
                     soon = min(RENEWAL_RETRY_SECONDS, lease.visibility_timeout_seconds * RENEWAL_SHARE)
@@ -203,7 +203,7 @@ class LeaseTable:
 
 
 def _nothing() -> None:
-    """Nobody waits for room yet."""
+    """No thread waits for free slots yet."""
 
 
 def _orphan(lease: Lease, now: float, *, draining: bool) -> bool:

@@ -24,7 +24,7 @@ def receive_size(
     if idle or ask == batch:
         return ask
     if window - processes - batch >= processes / 2:
-        # There will be room for a whole batch while half of the busy processes still have their next message.
+        # There will be free slots for a whole batch while half of the busy processes still have their next message.
         return 0
     return ask if processes - waiting > asked else 0
 
@@ -32,10 +32,10 @@ def receive_size(
 def is_surely_none(
     *, window: int, waiting: int, running: int, processes: int, asked: int, idle: bool, limit: int
 ) -> bool:
-    """Say of most moments without room that ``receive_size`` is 0, for a part of its price.
+    """Return True for most moments in which ``receive_size`` is 0, at a part of its cost.
 
     Asked at every change of a message, while a receive starts at every tenth. ``asked`` may leave out what receives of
-    other queues may bring: more of them make no room.
+    other queues may bring: more of them free no slot.
     """
     too_little_for_a_batch = window - waiting - running - asked < min(limit, window)
     return not idle and too_little_for_a_batch and processes - waiting <= asked

@@ -1,11 +1,11 @@
-"""Receivers: long polls on threads of their own, as many as the window has room for.
+"""Receivers: long polls on threads of their own, as many as the window has free slots for.
 
-Every queue keeps one long poll going while the window has room, whatever the other queues do; while a queue has work,
-up to ``MAX_IN_FLIGHT`` receives are in flight. With work about, a receive starts when ten slots (the whole window, if
-smaller) are free, or when a process would otherwise run dry, so that ten messages cost one call. Any error is met with
-backoff; none ends a receiver.
+Every queue keeps one long poll going while the window has free slots, whatever the other queues do; while a queue has
+work, up to ``MAX_IN_FLIGHT`` receives are in flight. With work about, a receive starts when ten slots (the whole
+window, if smaller) are free, or when a process would otherwise run dry, so that ten messages cost one call. Any error
+is met with backoff; none ends a receiver.
 
-A receive is never cut off: SQS may have handed out messages that the answer on its way would tell us of.
+A receive is never cut off: SQS may have handed out messages whose answer is still on its way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_IN_FLIGHT = 4
 FIRST_PAUSE_SECONDS = 0.2
 #: With the time-outs of the client, this keeps "resumes within 5 s of AWS coming back".
 LONGEST_PAUSE_SECONDS = 2.0
-#: A receiver without room looks again after this long: a net for a pool that grew, of which nobody tells us.
+#: A receiver without free slots looks again after this long, for a pool may grow without notice.
 _NET_SECONDS = 1.0
 #: The window and the processes are asked for this often, and not at every change of a message.
 POOL_SECONDS = 0.1
@@ -106,7 +106,7 @@ class Receivers:
         self._start_thread(polls, extra=False)
 
     def stop(self) -> None:
-        """Start no further receive; those under way go on, and what they bring is delivered as ever."""
+        """Start no further receive; those under way go on, and their messages are delivered."""
         self._stopped.set()
         with self._table.lock:
             for polls in self._polls.values():
@@ -172,13 +172,13 @@ class Receivers:
                 size = self._size(polls, extra)
                 if size:
                     polls.asked += size
-                    self._wake()  # the room may be enough for another one
+                    self._wake()  # another receive may fit
                     return size
                 polls.wait(extra)
         return 0
 
     def _wake(self) -> None:
-        """Wake one receiver of each queue that has room for a receive; at every change, under the table's lock."""
+        """Wake one receiver of each queue that has free slots; at every change, under the table's lock."""
         counts, (window, processes) = self._table.counts, self._pool_now()
         waiting, running = counts[_WAITING], counts[_RUNNING]
         for polls in self._polls.values():

@@ -1,4 +1,5 @@
-"""The gate before the pool: no more tasks than there are free processes or threads, and none after the drain began.
+"""The run queue before the pool: starts no more tasks than there are free processes or threads, and none after the
+drain began.
 
 Celery hands requests to the pool as they are received (the threads pool takes them all at once, and runs them after a
 SIGTERM). Here they wait in our own line, in Celery's own sight (``inspect reserved``), until a place is free: so what
@@ -86,7 +87,7 @@ class RunQueue:
             lease, request = self._waiting.popleft()
             if not self._table.start(lease, time.monotonic()):
                 self._refused(lease)
-                self._on_dropped(request)  # Celery would count it as reserved for good
+                self._on_dropped(request)  # Celery would count it as reserved for ever
                 continue
             try:
                 self._hand_to_pool(request)
@@ -105,5 +106,5 @@ class RunQueue:
 
     def _refused(self, lease: Lease) -> None:
         if lease.state is LeaseState.WAITING and not self._table.closed:
-            # It lapsed while it waited (an outage): another worker may have it, so it must not start here.
+            # It expired while it waited (an outage): another worker may have it, so it must not start here.
             self._on_expired(lease)

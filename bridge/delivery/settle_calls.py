@@ -33,7 +33,7 @@ THREADS = 4
 
 @dataclass(eq=False, slots=True)
 class Settlement:
-    """What the lanes carry."""
+    """What the batchers carry."""
 
     lease: Lease
     verdict: Verdict

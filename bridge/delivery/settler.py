@@ -61,7 +61,7 @@ class Settler:
         }
 
     def start(self) -> None:
-        """Start the lanes' threads."""
+        """Start the threads of the batchers."""
         for batcher in self._batchers:
             batcher.start()
 
@@ -77,7 +77,7 @@ class Settler:
         return True
 
     def carry_out(self, lease: Lease, verdict: Verdict) -> None:
-        """Put a message whose state was already changed (a hand-back decided by the table) on its lane."""
+        """Put a message whose state was already changed (a hand-back decided by the table) into its batcher."""
         self._batcher_of.get(type(verdict), self._visibility).add(lease.queue.url, Settlement(lease, verdict))
 
     @property
@@ -109,7 +109,7 @@ class Settler:
                 self._expired(settlement)
         batch = [
             s for s in batch if s.lease.state is not LeaseState.GONE
-        ]  # a new list: the lane still counts the old one
+        ]  # a new list: the batcher still counts the old one
         if not batch:
             return
         now = time.monotonic()
@@ -144,7 +144,7 @@ class Settler:
     def _send_dead_letter(self, batch: list[Settlement]) -> Iterator[Again[Settlement]]:
         for settlement in batch:
             lease, verdict = settlement.lease, settlement.verdict
-            assert isinstance(verdict, DeadLetter)  # noqa: S101 - only dead letters are put on this lane
+            assert isinstance(verdict, DeadLetter)  # noqa: S101 - only dead letters are put into this batcher
             why = cause(
                 verdict,
                 raw=lease.raw,

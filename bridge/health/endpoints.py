@@ -48,7 +48,7 @@ class Endpoints:
         return {"/live": self.live, "/ready": self.ready, "/health": self.health, "/metrics": self.metrics}
 
     def live(self) -> Response:
-        """``{"live": bool, "reasons": [str]}``; 503 when something is stuck that only a restart mends."""
+        """``{"live": bool, "reasons": [str]}``; 503 when something is stuck that only a restart ends."""
         return _probe("live", self._liveness.look())
 
     def ready(self) -> Response:

@@ -1,6 +1,6 @@
 """Whether this worker is alive: not whether AWS answers it, nor whether it has work.
 
-It is not when a receiver that has room is stuck inside one call for three times as long as any call may take, when a
+It is not when a receiver with free slots is stuck inside one call for three times as long as any call may take, when a
 receiver's thread has died, or when the main loop stands still although it runs no task itself. A full window of
 hour-long tasks, an AWS outage (calls fail, but they end), a pause between polls, a drain and a busy solo worker are all
 fine. Who asks: the probe ``/live``, a log event and the gauge ``bridge_live``.

@@ -1,4 +1,4 @@
-"""Whether a worker is ready, why not, and what it tells of itself: facts in, answer out.
+"""Whether a worker is ready, why not, and its health report: facts in, answer out.
 
 Ready means that it takes messages: it receives from its queues, SQS answers, and no drain has begun. That is no
 judgement of its life, which is ``liveness``: an AWS outage ends the readiness of every worker, and must restart none.

@@ -1,6 +1,6 @@
 """The health server: HTTP on a port of the worker's parent process, in threads of its own.
 
-It answers while a solo worker is inside its task, and nobody who connects can hold it up: a connection has a time
+It answers while a solo worker is inside its task, and no client can hold it up: a connection has a time
 limit, a request a largest size, and there are so many connections at a time; then the oldest is cut off. It knows
 nothing of what it serves: ``health_answers`` does.
 """
@@ -91,7 +91,7 @@ class HealthServer(socketserver.TCPServer):
             return as_json(HTTPStatus.NOT_FOUND, {"error": "not found", "paths": sorted(self._answers)})
         try:
             return found()
-        except Exception:  # an error of ours: whoever asks must hear of it, and the server goes on
+        except Exception:  # a bug: the client gets an answer, and the server goes on
             log.exception("health_bug", path=path)
             return as_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "internal error, see the worker's log"})
 
@@ -102,7 +102,7 @@ class HealthServer(socketserver.TCPServer):
         super().server_bind()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, as soon as there is room for it."""
+        """Serve a connection in a thread of its own, as soon as a connection is free."""
         with self._changed:
             self._make_room()
             self._open[request] = time.monotonic()
@@ -216,5 +216,5 @@ def _fault(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"BRIDGE_HEALTH_PORT={port}: this user may not open that port; choose one from 1024 on"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"BRIDGE_HEALTH_HOST={host}: is no address of this machine"
+        return f"BRIDGE_HEALTH_HOST={host}: is not an address of this machine"
     return f"BRIDGE_HEALTH_HOST={host}, BRIDGE_HEALTH_PORT={port}: cannot be opened: {error.strerror or error}"

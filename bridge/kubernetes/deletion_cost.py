@@ -7,7 +7,7 @@ busy, said at once, and idle, said after half a minute of idleness: under steady
 more than twice in half a minute.
 
 A thread of its own asks and sends; whatever becomes of the API server, the worker does not notice. Outside Kubernetes,
-or in a pod without its service account's token, there is no such thread. The right needed is ``patch`` on ``pods``.
+or in a pod without its service account's token, there is no such thread. It needs the permission ``patch`` on ``pods``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class DeletionCost:
     """Keeps the mark of a pod true."""
 
     def __init__(self, pod: Pod, is_busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
-        """``is_busy`` is called once a second from a thread of ours."""
+        """``is_busy`` is called once per second from a thread of its own."""
         self._pod = pod
         self._is_busy = is_busy
         self._clock = clock

@@ -107,7 +107,7 @@ class JobApi:
 
 @lru_cache(maxsize=4)
 def connected(namespace: str | None = None) -> JobApi:
-    """Return the Jobs of ``namespace`` (default: that of the pod, or of kubeconfig's context), once a process.
+    """Return the Jobs of ``namespace`` (default: that of the pod, or of kubeconfig's context), once per process.
 
     ``KUBECONFIG`` comes first, then the pod's service account, then ``~/.kube/config``. Raises SettingsError when there
     is none of them, or it cannot be used.
@@ -143,8 +143,8 @@ def _unreachable(error: Exception) -> JobNotAccepted:
 
 
 def _text(error: ApiException) -> str:
-    told = _status_of(error).get("message") or error.reason or ""
-    return f"the Kubernetes API answered {error.status}: {' '.join(str(told).split())[:_LONGEST_ERROR]}"
+    text = _status_of(error).get("message") or error.reason or ""
+    return f"the Kubernetes API answered {error.status}: {' '.join(str(text).split())[:_LONGEST_ERROR]}"
 
 
 def _status_of(error: ApiException) -> dict[str, Any]:

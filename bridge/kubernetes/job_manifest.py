@@ -24,7 +24,7 @@ TASK_URL_ANNOTATION = "bucket-brigade/task-url"
 ATTRIBUTES_ANNOTATION = "bucket-brigade/message-attributes"
 MESSAGE_ID_ANNOTATION = "bucket-brigade/message-id"
 QUEUE_URL_ANNOTATION = "bucket-brigade/queue-url"
-#: Kubernetes takes 256 KiB of annotations on an object; the rest is room for the template's own.
+#: Kubernetes takes 256 KiB of annotations on an object; the rest is left for the template's own.
 MAX_ANNOTATED_BYTES = 200 * 1024
 #: A Job's name becomes a label of its pods, and a label has 63 characters.
 MAX_NAME_CHARACTERS = 63
@@ -44,7 +44,7 @@ _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 def check_template(template: Any) -> dict[str, Any]:
     """Return the template; raises SettingsError, one line, for what could never become a Job."""
     if not isinstance(template, dict):
-        raise SettingsError("is no manifest: a mapping is wanted")
+        raise SettingsError("is not a manifest: it must be a mapping")
     if (template.get("apiVersion"), template.get("kind")) != ("batch/v1", "Job"):
         raise SettingsError("must be of apiVersion batch/v1 and kind Job")
     for path, value in _strings(template):
@@ -118,14 +118,14 @@ def stored_task(message: Message) -> bytes:
 
 
 def _attributes_text(message: Message) -> str:
-    # ASCII, so that its length is its size. SQS may answer list values, which it takes from nobody.
+    # ASCII, so that its length is its size. SQS may return list values, which it accepts from no sender.
     kept = ("DataType", "StringValue", "BinaryValue")
     attributes = message.to_dict()["message_attributes"]
     return json.dumps({name: {k: value[k] for k in kept if k in value} for name, value in attributes.items()})
 
 
 def _fields(body: str) -> dict[str, str] | None:
-    """The fields of a JSON object as texts, those that are null left out; None when the body is no object."""
+    """The fields of a JSON object as texts, those that are null left out; None when the body is not an object."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -153,7 +153,7 @@ def _filled(value: Any, path: str, value_of: Callable[[str], str | None], *, is_
         if default is not None:
             text = text or default
         if text is None:
-            why = "has no such field" if is_json else "is no JSON object"
+            why = "has no such field" if is_json else "is not a JSON object"
             raise JobRefused(f"the template asks for {{{{{name}}}}} in {path}, and the body {why}")
         if not _is_argument(text):
             raise JobRefused(f"{{{{{name}}}}} holds a character that no argument can hold (NUL, half a surrogate pair)")

@@ -68,7 +68,7 @@ def launched_job(job: Mapping[str, Any]) -> LaunchedJob | None:
 
 
 def sendable_attributes(text: str | None) -> dict[str, dict[str, Any]]:
-    """Return message attributes as SendMessage takes them; raises ValueError for a text that nobody of us wrote."""
+    """Return message attributes as SendMessage takes them; raises ValueError for a foreign text."""
     found = json.loads(text or "{}")
     if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
         raise ValueError("the message attributes are not as tasks.launch_job writes them")

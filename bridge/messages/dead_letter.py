@@ -43,6 +43,8 @@ CAUSE_KEYS = (
 )
 #: How many times a message was redriven from a dead-letter queue; an attribute of type Number.
 REDRIVES_ATTRIBUTE = "BridgeRedrives"
+#: Redrives without ``--force``: what has failed after three of them fails for a reason that a fourth does not remove.
+MAX_REDRIVES = 3
 #: The reason of a message without a cause: SQS itself moved it (maxReceiveCount), or the cause did not fit.
 NO_CAUSE = "no-cause"
 #: The cause keeps the tail of a longer traceback, where the error is, and the head of a longer error.

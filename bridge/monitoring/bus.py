@@ -41,7 +41,7 @@ INSTALL = "pip install 'bucket-brigade[monitor]'"
 
 @dataclass(frozen=True)
 class BusAddress:
-    """Where the bus is, as Kombu and Celery want to be told. ``url`` may hold a password and is never shown."""
+    """Where the bus is, in the form that Kombu and Celery take. ``url`` may hold a password and is never shown."""
 
     url: str = field(repr=False)
     tls: dict[str, Any] | None
@@ -53,11 +53,11 @@ class BusAddress:
 
     @property
     def transport_options(self) -> dict[str, Any]:
-        """Options of Kombu's Redis transport: everything that could wait for ever is told not to."""
+        """Options of Kombu's Redis transport: every wait has a time limit."""
         return {
             "socket_timeout": ANSWER_SECONDS,
             "socket_connect_timeout": ANSWER_SECONDS,
-            # A subscription only listens: without this a server that is gone for good is never missed.
+            # A subscription only listens: without this a server that is gone is never noticed.
             "socket_keepalive": True,
             "socket_keepalive_options": _keepalive(),
             "client_name": "bucket-brigade",
@@ -106,7 +106,7 @@ class BusMailbox(Mailbox):
     """Celery's mailbox for commands and replies, on the connection it was given, and without endless patience.
 
     Stock, a producer comes from the app's pool, which is SQS's, and a message is tried again without end while the
-    server is away, when nobody waits for it any more.
+    server is away, when no one waits for it any more.
     """
 
     @contextmanager
@@ -166,7 +166,7 @@ def _keepalive() -> dict[int, int]:
 
 
 class BusLink:
-    """When to try the bus again, and what the log is told: its loss once, a reminder now and then, its return."""
+    """When to try the bus again, and what is logged: its loss once, a reminder now and then, its return."""
 
     def __init__(self, bus: str, use: str) -> None:
         """``bus`` is its address without a password, ``use`` what it is used for; the log names both."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-#: About two seconds of a busy worker's events (1,500 messages a second, three events each).
+#: About two seconds of a busy worker's events (1,500 messages per second, three events each).
 MAX_EVENTS = 10_000
 #: The texts in them: arguments, tracebacks and errors are as long as a task makes them.
 MAX_CHARACTERS = 16_000_000
@@ -31,7 +31,7 @@ class EventBuffer:
         max_events: int = MAX_EVENTS,
         max_characters: int = MAX_CHARACTERS,
     ) -> None:
-        """``on_dropped`` is told how many events were lost, each time that some were."""
+        """``on_dropped`` gets the number of lost events, each time that some were."""
         self._on_dropped = on_dropped
         self._max_events = max_events
         self._max_characters = max_characters

@@ -1,4 +1,4 @@
-"""The sender of Celery's events: one thread a process, which alone talks to the monitor bus.
+"""The sender of Celery's events: one thread per process, which alone talks to the monitor bus.
 
 Whoever has an event puts it into the buffer and goes on. The thread sends what is there in batches, as the lists that
 Celery's own dispatcher sends (routing key ``task.multi``). Whatever the bus does (absent, refusing, hanging, gone), the
@@ -129,7 +129,7 @@ class EventBus:
                 delivery_mode=1,
                 retry=False,
             )
-        except EncodeError as error:  # somebody's own event holds what is no JSON: it alone is dropped
+        except EncodeError as error:  # a user's own event has a value that is not JSON: it alone is dropped
             if len(events) == 1:
                 metrics.events_dropped.inc()
                 log.warning("event_not_sent", type=events[0]["type"], error_type=type(error).__name__, error=str(error))

@@ -25,7 +25,7 @@ def access_fault(
 ) -> str | None:
     """Return one line that says why Flower must not start with these of its options, None when it may.
 
-    What is given but asks nobody is a fault on every address, for whoever gave it counts on it. No password is in the
+    An option that protects nothing is a fault on every address, because its user relies on it. No password is in the
     line, nor any part of an entry: where one has no colon, its user is its password.
     """
     for number, entry in enumerate(basic_auth, 1):
@@ -37,9 +37,9 @@ def access_fault(
     if auth and not all(part.strip() for part in auth.split("|")):
         return "Flower's auth (--auth, FLOWER_AUTH) holds an empty address: name who may come in"
     if auth_provider and not auth:
-        # Flower looks at who a provider names only when it is told who may come in.
+        # Flower looks at who a provider names only when it knows who may come in.
         return (
-            "Flower's auth_provider (--auth-provider, FLOWER_AUTH_PROVIDER) asks nobody while auth (--auth, "
+            "Flower's auth_provider (--auth-provider, FLOWER_AUTH_PROVIDER) protects nothing without auth (--auth, "
             "FLOWER_AUTH) is empty: say there who may come in"
         )
     if open_to_network(address, unix_socket) and not (basic_auth or auth):
@@ -62,7 +62,7 @@ def _entry_fault(entry: str | None) -> str | None:
     if not password.strip():
         return "has no password"
     if entry != entry.strip():
-        return "begins or ends with white space, which nobody would type"
+        return "begins or ends with white space, which is surely a mistake"
     if not entry.isascii():
         return "is not ASCII, which Flower cannot compare"  # it answers everybody with status 500 then
     return None

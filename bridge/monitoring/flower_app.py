@@ -61,7 +61,7 @@ class BusReceiver(EventReceiver):
     """Celery's receiver, which also says when the bus is there."""
 
     def __init__(self, connection: Any, link: BusLink, **kwargs: Any) -> None:
-        """``link`` is told; all else is Celery's."""
+        """``link`` is notified; all else is Celery's."""
         super().__init__(connection, **kwargs)
         self._link = link
         self._has_waited = False
@@ -218,7 +218,7 @@ def run_flower(app: Celery, arguments: Sequence[str]) -> NoReturn:
         options.address, options.unix_socket, options.basic_auth, options.auth, options.auth_provider
     ):
         refuse(fault)
-    app.conf.broker_url  # noqa: B018 - read now, so that a bus that is not named is told before anything starts
+    app.conf.broker_url  # noqa: B018 - read now, so that a missing bus is reported before anything starts
     flower_command.extract_settings()
     flower_command.setup_logging()
     for handler in logging.getLogger().handlers:

@@ -3,11 +3,11 @@
 Workers do not measure this: ten of them would ask ten times, and none while they are scaled to zero. It is done by
 ``brigade exporter``, in a process of its own.
 
-SQS itself tells the numbers (GetQueueAttributes: approximate, see its API reference) and not the age. That is known to
-CloudWatch alone (``ApproximateAgeOfOldestMessage``, a value a minute, some minutes late), which is asked once a minute;
-where it may not be asked, or there is none, there is no such metric. Its limits, by AWS's page "Available CloudWatch
-metrics for Amazon SQS": nothing for a queue that is empty or was idle for six hours; a message received three times
-and not deleted is left out; a dead letter's age counts from its arrival in that queue.
+SQS itself reports the numbers (GetQueueAttributes: approximate, see its API reference) and not the age. That is known
+to CloudWatch alone (``ApproximateAgeOfOldestMessage``, a value a minute, some minutes late), which is asked once a
+minute; where it may not be asked, or there is none, there is no such metric. Its limits, by AWS's page "Available
+CloudWatch metrics for Amazon SQS": nothing for a queue that is empty or was idle for six hours; a message received
+three times and not deleted is left out; a dead letter's age counts from its arrival in that queue.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ STATES = {
     "in_flight": "ApproximateNumberOfMessagesNotVisible",
     "delayed": "ApproximateNumberOfMessagesDelayed",
 }
-#: A number older than this is no longer told: an alert on it would speak of the past.
+#: A number older than this is no longer reported: an alert on it would be about the past.
 STALE_SECONDS = 300.0
 #: CloudWatch has one value a minute, and takes a cent for a thousand that are asked for.
 AGE_INTERVAL_SECONDS = 60.0
 #: How far back the newest value is looked for, because it comes late.
 AGE_WINDOW_SECONDS = 600
-#: GetMetricData takes so many metrics a call.
+#: GetMetricData takes so many metrics per call.
 MAX_METRICS_PER_CALL = 500
 _DENIED = ACCESS_DENIED | INVALID_CREDENTIALS
 
@@ -103,7 +103,7 @@ class Depths:
         )
         read_at = GaugeMetricFamily(
             "bridge_queue_read_timestamp_seconds",
-            "When SQS last told a queue's numbers; 0: never.",
+            "When SQS last reported a queue's numbers; 0: never.",
             labels=["queue", "kind"],
         )
         for queue in self._queues:
@@ -115,7 +115,7 @@ class Depths:
                     messages.add_metric([queue.name, queue.kind, state], count)
         age = GaugeMetricFamily(
             "bridge_queue_oldest_message_age_seconds",
-            "Age of the oldest message, as CloudWatch last told it; absent for an empty queue, and without permission.",
+            "Age of the oldest message, as CloudWatch reported it; absent for an empty queue, and without permission.",
             labels=["queue", "kind"],
         )
         for queue, (at, seconds) in list(self._ages.items()):

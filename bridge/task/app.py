@@ -76,9 +76,9 @@ app.conf.update(
     accept_content=["json"],
     result_accept_content=["json"],
     task_protocol=2,
-    # One message a process in hand: what waits here, another worker could be running.
+    # One message per process: a message that waits here could run on another worker.
     worker_prefetch_multiplier=1,
-    # Pidbox and event queues do not exist on SQS; asking for them is an error a second (celery#4279). With a monitor
+    # Pidbox and event queues do not exist on SQS; asking for them is an error per second (celery#4279). With a monitor
     # bus our own step listens there, and the start switches task events on.
     worker_enable_remote_control=False,
     worker_send_task_events=False,

@@ -67,7 +67,7 @@ class NothingToDo(Ignore):
 
 
 class MustWait(Ignore):
-    """The run could not begin; the same message comes again in ``seconds``, and that is no attempt."""
+    """The run could not begin; the same message comes again in ``seconds``, and that does not count as an attempt."""
 
     def __init__(self, reason: str = "", seconds: float = 0.0, text: str = "") -> None:
         """``reason`` is the public word for what it waits for."""
@@ -95,7 +95,7 @@ class BridgeTask(Task):
     backoff_seconds = DEFAULT_BACKOFF_SECONDS
     backoff_max_seconds = DEFAULT_BACKOFF_MAX_SECONDS
     retry_jitter: bool = True
-    #: Which of max_retries, retry_backoff and retry_backoff_max the decorator was not told.
+    #: Which of max_retries, retry_backoff and retry_backoff_max the decorator does not set.
     unset_options: frozenset[str] = frozenset()
     #: Whether runs claim their event in the idempotency store; None: a file task does when there is a store.
     idempotent: bool | None = None
@@ -195,7 +195,7 @@ def normalize_exit(run: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @wraps(run)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def normalized(*args: Any, **kwargs: Any) -> Any:
         try:
             return run(*args, **kwargs)
         except (WorkerShutdown, WorkerTerminate):
@@ -213,7 +213,7 @@ def normalize_exit(run: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             raise TaskExited(f"the task ended itself with {type(error).__name__}: {_text(error)}") from error
 
-    return guarded
+    return normalized
 
 
 def _text(value: Any) -> str | None:

@@ -1,6 +1,6 @@
 """file_task and message_task: a Celery task, and what it takes from the queue of S3 events.
 
-Importing a module of tasks reads no setting and needs no AWS. What a decorator was not told (retries, backoff, time
+Importing a module of tasks reads no setting and needs no AWS. What a decorator does not set (retries, backoff, time
 limit) is filled in by the worker from its settings, when it starts.
 """
 
@@ -120,7 +120,7 @@ def message_task(
     when_store_fails: WhenStoreFails = "wait",
     **celery_options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
-    """Declare a task for messages that are no S3 events; the function takes one Message.
+    """Declare a task for messages that are not S3 events; the function takes one Message.
 
     ``where`` maps names of message attributes to globs, all of which must match. ``everything=True`` takes every body
     of the queue as it is: S3 events, test events, Celery bodies, garbage. ``idempotent=True`` runs each MessageId once,

@@ -14,7 +14,7 @@ from bridge.task.base import BridgeTask, normalize_exits_of
 
 #: Soft limits come this much before hard ones: 10 s, but never more than a tenth.
 SOFT_LIMIT_SECONDS = 10.0
-#: SQS ends every hold 43,200 s after the receive; the rest up to there is room to settle the message.
+#: SQS ends every hold 43,200 s after the receive; the rest up to there is time to settle the message.
 LONGEST_LIMIT_SECONDS = 42_000
 
 
@@ -69,7 +69,7 @@ def apply_defaults(
 
 
 def normalize_plain_tasks(tasks: Mapping[str, Any]) -> None:
-    """Let no task that Celery's own decorator made end in a way that costs a process or a message."""
+    """Normalize the exits of tasks that Celery's own decorator made, so that none costs a process or a message."""
     for task in tasks.values():
         if task.route is None:  # our decorators see to it themselves
             normalize_exits_of(task)

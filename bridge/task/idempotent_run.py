@@ -32,7 +32,7 @@ LONGEST_RUN_SECONDS = float(MAX_VISIBILITY_SECONDS)
 FIRST_STORE_WAIT_SECONDS = 5.0
 LONGEST_STORE_WAIT_SECONDS = 3600.0
 
-#: These end the work on an object for good, or are not the task's failure; no attempt is counted.
+#: These end the work on an object, or are not the task's failure: they count as no attempt.
 _NO_FAILURES = (Reject, ObjectChanged, ObjectGone, ObjectTooLarge)
 
 
@@ -68,7 +68,7 @@ def longest_claim_seconds(task: BridgeTask, own: float | None) -> float:
 
 @contextmanager
 def claiming(task: BridgeTask) -> Iterator[None]:
-    """Around all claims of one run: what ends it is told to the parent process, with the claims it could not end."""
+    """Around all claims of one run: its end is reported to the parent process, with the claims that are open."""
     request = task.request
     request.update(bridge_owed=set(), bridge_retries=None, bridge_released=None)
     try:
@@ -106,7 +106,7 @@ def run_claimed(task: BridgeTask, claim_request: ClaimRequest, call: Callable[[P
         _complete(claim, claim_request, None, request)
         raise
     except BaseException as error:
-        # What is no Exception is Celery's own, of a worker that ends.
+        # Other BaseExceptions are Celery's own, of a worker that shuts down.
         if _release(claim, claim_request, failed=isinstance(error, Exception) and not isinstance(error, _NO_FAILURES)):
             request.bridge_owed.discard(claim_request.id)
         raise

@@ -1,6 +1,6 @@
 """What the decorators make of their options: checked, and turned into Celery's own.
 
-What a decorator was not told (retries, backoff) is named in ``unset_options``, for the worker to fill in.
+What a decorator does not set (retries, backoff) is named in ``unset_options``, for the worker to fill in.
 """
 
 from __future__ import annotations

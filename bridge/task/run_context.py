@@ -54,7 +54,7 @@ def run_fields(task: Any, args: Any) -> dict[str, Any]:
 
 
 def _object_fields(argument: Any) -> dict[str, Any]:
-    """The first object, and how many; nothing for a message that is no S3 event."""
+    """The first object, and how many; nothing for a message that is not an S3 event."""
     records = argument if isinstance(argument, list) else [argument]
     match records:
         case [{"bucket": str(bucket), "key": str(key)}, *_]:

@@ -192,12 +192,12 @@ class TraceParent:
 def parse_trace_header(header: object) -> TraceParent | None:
     """Return the span that an AWSTraceHeader names, or None when it is none, or names no trace or no span. Pure.
 
-    SQS hands out the X-Ray trace header of whoever sent a message (an instrumented S3 client, SNS, Lambda, our own dead
-    letters). Its trace id is that of W3C with two dashes in it, so a trace goes on from X-Ray to OpenTelemetry.
+    SQS hands out the X-Ray trace header of the sender of a message (an instrumented S3 client, SNS, Lambda, our own
+    dead letters). Its trace id is that of W3C with two dashes in it, so a trace goes on from X-Ray to OpenTelemetry.
     https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
 
-    A header without a decision on sampling (``Sampled=?``, or none) leaves it to us, and counts as sampled: whoever
-    set up tracing wants to see it. Of a field that is there twice, the first counts.
+    A header without a decision on sampling (``Sampled=?``, or none) counts as sampled: tracing was set up to see runs.
+    Of a field that is there twice, the first counts.
     """
     if not isinstance(header, str) or len(header) > MAX_HEADER_CHARACTERS:
         return None

@@ -46,7 +46,7 @@ class BridgeStep(bootsteps.StartStopStep):
         if consumer.blueprint.state == bootsteps.RUN:
             self.runtime.dispatch.run_queue.forget()
         elif worker_state.should_terminate:
-            # A cold shutdown (SIGQUIT, a second Ctrl-C) asks nobody on its way out: it has to be held up here.
+            # A cold shutdown (SIGQUIT, a second Ctrl-C) leaves without waiting: it has to be held up here.
             self.runtime.drain.request(forced=True)
             self.runtime.drain.wait()
         else:

@@ -71,7 +71,7 @@ def _claims(request: Any, *, failed: bool) -> Release | None:
     def claim_requests() -> Sequence[ClaimRequest]:
         try:
             found: Sequence[ClaimRequest] = task.claim_requests(argument)
-        except Exception as error:  # noqa: BLE001 - an idempotency_key of the user's: the run has told of it itself
+        except Exception as error:  # noqa: BLE001 - an idempotency_key of the user's: the run has logged it itself
             log.warning("claim_not_released", **request.lease.log_fields, error=text_of(error))
             return ()
         return found
@@ -86,7 +86,8 @@ def _claims(request: Any, *, failed: bool) -> Release | None:
 
 @dataclass(eq=False, slots=True)
 class Release:
-    """Claims of one run to let go of. ``then`` is told how many runs of its message failed; None when nobody knows.
+    """Claims of one run to let go of. ``then`` gets the number of failed runs of its message, or None when it is
+    unknown.
 
     ``claim_requests`` is asked where the release is made, for a user's ``idempotency_key`` may read the object.
     """
@@ -119,7 +120,7 @@ class Releases:
             log.warning("claim_not_released", tries=0, error=f"{MOST_WAITING} others wait for the store")
             _tell(release, None)
             return
-        # Two lines that take turns: a killed run's message waits, in its place in the pool, until it is told.
+        # Two keys that take turns: a killed run's message waits, in its slot of the pool, for the answer.
         self._batcher.add("awaited" if release.then else "release", release)
 
     def _call(self, batch: list[Release]) -> Iterator[Again[Release]]:

@@ -30,17 +30,17 @@ class WorkerContext:
     session: Any = None
 
 
-_plan: WorkerContext | None = None
+_context: WorkerContext | None = None
 
 
 def worker_context() -> WorkerContext:
     """Return what was handed over; raises RuntimeError before that."""
-    if _plan is None:
+    if _context is None:
         raise RuntimeError("bridge.worker.startup runs before Celery builds its consumer")
-    return _plan
+    return _context
 
 
 def use_worker_context(context: WorkerContext) -> None:
     """Hand over from ``bridge.worker.startup``; Celery makes the bootstep itself and can pass it nothing."""
-    global _plan  # noqa: PLW0603 - a process has one worker
-    _plan = context
+    global _context  # noqa: PLW0603 - a process has one worker
+    _context = context

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-#: How often the heap is looked through: with 2,000 tasks a second 2 MB have gathered by then, and it takes 1 ms.
+#: How often the heap is looked through: with 2,000 tasks per second 2 MB have gathered by then, and it takes 1 ms.
 INTERVAL_SECONDS = 2.0
 #: A heap no longer than this is left as it is.
 LEAST = 500
@@ -48,7 +48,7 @@ class Waker:
             os.write(self._write_fd, b"w")
 
     def _on_readable(self) -> None:
-        # The pipe first: a wake between the two would otherwise leave the flag set and the pipe empty, for good.
+        # The pipe first: a wake between the two would otherwise leave the flag set and the pipe empty for ever.
         with suppress(BlockingIOError):
             os.read(self._read_fd, 4096)
         with self._lock:

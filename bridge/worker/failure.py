@@ -30,10 +30,10 @@ from bridge.task.base import BridgeTask, MustWait, Republished, wanted_seconds
 def failure_of(info: ExceptionInfo, task: BridgeTask, *, revoked: bool = False) -> Failure | None:
     """Return what the failure means; None when Celery has sent the retry as a message of its own.
 
-    ``revoked`` says that this worker was told to end the task (``revoke(terminate=True)``).
+    ``revoked`` says that this worker was asked to end the task (``revoke(terminate=True)``).
     """
     exc = unwrapped(info.exception)
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "error_type": type_name(exc),
         "error": text_of(exc),
         "traceback": str(info.traceback or "") or None,
@@ -52,25 +52,25 @@ def failure_of(info: ExceptionInfo, task: BridgeTask, *, revoked: bool = False) 
             )
         case Reject():
             reason = "rejected" if exc.reason is None else text_of(exc.reason)
-            return Failure("requeue" if exc.requeue else "reject", **{**told, "error": reason})
+            return Failure("requeue" if exc.requeue else "reject", **{**described, "error": reason})
         case MustWait():
             return Failure("wait", wanted_seconds=exc.seconds, reason=exc.reason, error=exc.text or None)
         case Ignore():
             return Failure("ignore", reason=getattr(exc, "reason", None) or None)
         case ObjectGone():
-            return Failure("object-gone", **told)
+            return Failure("object-gone", **described)
         case ObjectTooLarge():
-            return Failure("too-large", **told)
+            return Failure("too-large", **described)
         case SoftTimeLimitExceeded() | TimeLimitExceeded():
             gave_up = bool(getattr(exc, "retries_exhausted", False))
-            return Failure("time-limit", retryable=not never, gave_up=gave_up, **told)
+            return Failure("time-limit", retryable=not never, gave_up=gave_up, **described)
         case Terminated() if revoked:
             return Failure("revoked")
         case WorkerLostError() | Terminated() | SystemExit() | KeyboardInterrupt():
-            return Failure("worker-lost", retryable=not never, **told)
+            return Failure("worker-lost", retryable=not never, **described)
     if getattr(info, "internal", False):
-        return Failure("internal-error", **told)
-    return Failure("error", retryable=_ran_out(exc, task), **told)
+        return Failure("internal-error", **described)
+    return Failure("error", retryable=_ran_out(exc, task), **described)
 
 
 def unwrapped(exc: Any) -> BaseException:

@@ -18,7 +18,7 @@ UNLIMITED_MULTIPLIER = 100
 
 
 #: A child is replaced after this many tasks: often enough to bound a leak, too rarely to cost anything. (After 1,000,
-#: two children at 800 short tasks a second are replaced every two seconds or so, each by a fork of the whole worker.)
+#: two children at 800 short tasks per second are replaced every two seconds or so, each by a fork of the whole worker.)
 MAX_TASKS_PER_CHILD = 10_000
 #: The share of a container's memory that its processes may fill.
 MEMORY_SHARE = 0.8

@@ -43,7 +43,7 @@ REFUSED = {
 }
 #: Commands that change the pool or the worker itself and wait for a solo worker's task to end.
 _MAIN_LOOP_ONLY = frozenset({"pool_grow", "pool_shrink", "autoscale", "rate_limit", "time_limit", "terminate"})
-#: After these there may be room for more tasks, and nothing else would look.
+#: After these there may be free slots, and nothing else would look.
 _ROOM_MADE = frozenset({"pool_grow", "pool_shrink", "autoscale"})
 
 
@@ -186,7 +186,7 @@ class _Node(Node):
             try:
                 super().reply(data, exchange, routing_key, ticket, **options)
             except EncodeError as error:
-                problem = {self.hostname: {"error": f"the reply is no JSON: {error}"}}
+                problem = {self.hostname: {"error": f"the reply is not JSON: {error}"}}
                 super().reply(problem, exchange, routing_key, ticket, **options)
         except Exception as error:
             raise _ReplyFailed from error

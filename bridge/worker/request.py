@@ -155,7 +155,7 @@ class Request(CeleryRequest):
         """
         try:
             self._end_failed_run(exc_info, send_failed_event, return_ok)
-        except Exception as error:  # noqa: BLE001 - told and survived, see above
+        except Exception as error:  # noqa: BLE001 - logged and survived, see above
             self._end_by_bug(error)
 
     def _end_by_bug(self, error: Exception) -> None:

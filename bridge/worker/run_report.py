@@ -1,4 +1,4 @@
-"""How a run ended, told once: a log line and the counters, in the parent process."""
+"""Report how a run ended, once: a log line and the counters, in the parent process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def started(request: Any, pid: int) -> None:
 
 
 def succeeded(request: Any) -> None:
-    """Tell of a run that returned."""
+    """Report a run that returned."""
     seconds = _count(request, "succeeded")
     if log.is_enabled_for(INFO):  # the fields alone cost as much as all the rest here
         log.info("task_succeeded", **request.lease.log_fields, duration_seconds=seconds)
 
 
 def retried(request: Any, verdict: RetryIn, retries: int) -> None:
-    """Tell of a failed run whose message comes again; ``retries`` were before it."""
+    """Report a failed run whose message comes again; ``retries`` were before it."""
     fields = {"delay_seconds": verdict.delay_seconds, "duration_seconds": _count(request, "retried")}
     if verdict.delay_seconds < verdict.wanted_seconds:
         fields["wanted_seconds"] = round(verdict.wanted_seconds, 3)  # cut: SQS holds a message twelve hours at most
@@ -49,7 +49,7 @@ def retried(request: Any, verdict: RetryIn, retries: int) -> None:
 
 
 def waits(request: Any, verdict: RetryIn) -> None:
-    """Tell of a run that could not begin; its message comes again, and that was no attempt."""
+    """Report a run that could not begin; its message comes again, and this does not count as an attempt."""
     _count(request, "waited")
     log.info(
         "task_waits",
@@ -61,7 +61,7 @@ def waits(request: Any, verdict: RetryIn) -> None:
 
 
 def failed(request: Any, failure: Failure) -> None:
-    """Tell of a run that will not be repeated; one that was retried has been told of when that was decided."""
+    """Report a run that will not be repeated; a retried one was reported when that was decided."""
     if failure.kind == "retry-requested":
         return
     if failure.kind in ("ignore", "revoked", "requeue"):

@@ -42,7 +42,7 @@ log = get_logger(__name__)
 
 #: How long a thread may keep the interpreter while others want it. With Python's own 5 ms a main loop that only has to
 #: hand on the next task waits until a receiver has read ten messages, and processes stand idle; and 32 threads whose
-#: tasks wait for something else wait for one another: 392 instead of 521 tasks of 50 ms a second, of 640.
+#: tasks wait for something else wait for one another: 392 instead of 521 tasks of 50 ms per second, of 640.
 SWITCH_SECONDS = 0.0005
 #: The states of a message that is not settled yet.
 _HELD = (LeaseState.WAITING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.RELEASING)
@@ -69,7 +69,7 @@ class WorkerRuntime:
         self.drain: Drain
 
     def start(self) -> None:
-        """Make the clients and start the threads, once a process."""
+        """Make the clients and start the threads, once per process."""
         if self._started:
             return
         self._started = True

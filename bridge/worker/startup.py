@@ -1,7 +1,8 @@
 """A worker's start: read the settings, import the tasks, look at the queues, and refuse what would go wrong later.
 
-Runs on Celery's ``celeryd_init``, before the pool and the consumer exist. What a person has to mend ends the process
-here with one line and exit code 2; what may pass (AWS unreachable, throttling) does not, the receivers wait for it.
+Runs on Celery's ``celeryd_init``, before the pool and the consumer exist. An error that a person must correct ends the
+process here with one line and exit code 2; what may pass (AWS unreachable, throttling) does not, the receivers wait for
+it.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
             # A spawned child gets the configuration, and not the command line.
             conf.update(task_time_limit=sender.time_limit, task_soft_time_limit=sender.soft_time_limit)
             normalize_plain_tasks(sender.app.tasks)
-            # Last of the checks, and before the pool is forked: whoever is refused has left nothing behind.
+            # Last of the checks, and before the pool is forked: a refused worker has left nothing behind.
             health = HealthServer(settings.health_host, settings.health_port) if settings.health_port else None
         except SettingsError as error:
             refuse(str(error))
@@ -109,7 +110,7 @@ def start_up(worker: Any, conf: Any, options: Mapping[str, Any]) -> None:
     @signals.celeryd_after_setup.connect(weak=False, dispatch_uid="bridge.banner")
     def _on_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
         if log_format(settings) == "json":
-            instance.quiet = True  # Celery's own banner is no JSON
+            instance.quiet = True  # Celery's own banner is not JSON
             log.info("worker_starting", **banner_fields(settings, queues, routes))
         elif not instance.quiet:
             sys.stdout.write(banner(settings, queues, routes))
@@ -127,7 +128,9 @@ def open_session(settings: WorkerSettings) -> Any:
 def check_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
     """Raise SettingsError for options of ``celery worker`` that would do harm, or name no queue of ours."""
     if options.get("purge"):
-        raise SettingsError("--purge would delete every waiting event for good; SQS itself can do it (PurgeQueue)")
+        raise SettingsError(
+            "--purge would delete every waiting event permanently; if you want that, use SQS's PurgeQueue"
+        )
     for option, flag in (("queues", "-Q"), ("exclude_queues", "-X")):
         chosen = options.get(option) or ()
         for name in chosen.split(",") if isinstance(chosen, str) else chosen:
@@ -188,7 +191,7 @@ def _warn_about_counts(queues: Sequence[Queue], limits: Mapping[str, TaskLimits]
                 queue=queue.name,
                 max_receive_count=queue.max_receives,
                 needed=needed + 1,
-                error="SQS may move a message to the dead-letter queue before our retries are used up, without a cause",
+                error="SQS may move a message to the dead-letter queue before the retries are used up, without a cause",
             )
 
 

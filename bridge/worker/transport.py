@@ -57,7 +57,7 @@ class QoS(virtual.QoS):
 
 
 class Message(SQS.Channel.Message):
-    """One of ours has its body decoded already (``envelope.for_event``); Celery's own are text, as ever."""
+    """A message that the bridge wrote has a decoded body (``envelope.for_event``); Celery's own are text."""
 
     def decode(self) -> Any:
         """Return ``[args, kwargs, embed]``."""
@@ -104,11 +104,11 @@ class Channel(SQS.Channel):
             self._give_up(delivery_tag, "unrouted", f"no task {lease.task!r} is registered in this worker")
 
     def queue_declare(self, queue: str | None = None, **kwargs: Any) -> Any:
-        """Declare nothing: queues are made by people (stock asks SQS for the size, a call for each publisher)."""
+        """Declare nothing: queues are made by people (stock Kombu asks SQS for the size, one call per publisher)."""
         return queue_declare_ok_t(queue, 0, 0)
 
     def sqs(self, queue: str | None = None) -> Any:
-        """Return the client for sending; one a process."""
+        """Return the client for sending; one per process."""
         return self.connection.sending_client()
 
     def _new_queue(self, queue: str, **kwargs: Any) -> str:
@@ -121,7 +121,7 @@ class Channel(SQS.Channel):
 
     def _purge(self, queue: str) -> int:
         raise BridgeError(
-            f"purging {queue} would delete every waiting event for good; SQS itself can do it (PurgeQueue)"
+            f"purging {queue} would delete every waiting event permanently; if you want that, use SQS's PurgeQueue"
         )
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:

@@ -14,7 +14,6 @@ from bridge.cli.options import client_for, queue_settings
 from bridge.cli.printing import messages, progress
 from bridge.messages.dead_letter import read_letter
 from bridge.operations.stopping import HANDING_BACK, Stop
-from bridge.sqs.queue_lookup import attributes_of, count
 
 if TYPE_CHECKING:
     from bridge.operations.dlq.filter import Filter
@@ -38,6 +37,7 @@ def command(chosen: Filter, dlq: str | None, yes: bool, as_json: bool) -> int:
     Asks first. Without conditions it is SQS's own PurgeQueue, which takes up to a minute and also deletes what somebody
     is reading.
     """
+    from bridge.sqs.queue_lookup import attributes_of, count
     from bridge.sqs.queues import queue_name
 
     with errors_reported():

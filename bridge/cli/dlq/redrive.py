@@ -12,7 +12,7 @@ from bridge.cli.exit_codes import errors_reported
 from bridge.cli.options import QueueUrl, client_for, queue_settings
 from bridge.cli.printing import messages, progress
 from bridge.cli.quantities import Rate
-from bridge.operations.dlq.redrive import MAX_REDRIVES
+from bridge.messages.dead_letter import MAX_REDRIVES
 from bridge.operations.stopping import Stop
 from bridge.text import printable
 

@@ -17,7 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bridge.messages.dead_letter import CAUSE_ATTRIBUTE, REDRIVES_ATTRIBUTE, Letter, read_letter, sendable, size_bytes
+from bridge.messages.dead_letter import (
+    CAUSE_ATTRIBUTE,
+    MAX_REDRIVES,
+    REDRIVES_ATTRIBUTE,
+    Letter,
+    read_letter,
+    sendable,
+    size_bytes,
+)
 from bridge.operations.dlq.filter import Filter
 from bridge.operations.dlq.reader import Reader
 from bridge.operations.dlq.sources import RedriveTarget, Sources
@@ -25,9 +33,6 @@ from bridge.operations.rate_limit import RateLimit
 from bridge.operations.stopping import Stop
 from bridge.sqs.batches import delete_batch, send_batch
 from bridge.sqs.quotas import MAX_BATCH_ENTRIES, MAX_MESSAGE_ATTRIBUTES, MAX_MESSAGE_BYTES
-
-#: Redrives without ``--force``: what has failed after three of them fails for a reason that a fourth does not remove.
-MAX_REDRIVES = 3
 
 LeftBecause = Literal["redriven-too-often", "no-source", "came-back"]
 

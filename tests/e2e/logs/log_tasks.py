@@ -51,7 +51,7 @@ def bound(obj: S3Object) -> None:
 
 @message_task({"kind": "note"})
 def note(message: Message) -> None:
-    """Take a message that is no S3 event."""
+    """Take a message that is not an S3 event."""
     log.warning("a note")
 
 

@@ -205,7 +205,7 @@ def sleep(self: Any, obj: S3Object) -> None:
 
 @message_task(where={"kind": "no*"}, bind=True)
 def take_message(self: Any, message: Message) -> None:
-    """Note a message that is no S3 event."""
+    """Note a message that is not an S3 event."""
     values = {n: v.get("StringValue", v.get("BinaryValue", b"")) for n, v in message.message_attributes.items()}
     shown = {n: v.hex() if isinstance(v, bytes) else v for n, v in values.items()}
     fields = {"id": message.id, "body": message.body, "attempt": message.attempt, "queue_url": message.queue_url}

@@ -24,7 +24,7 @@ def test_a_stock_producer_can_send(site: Site) -> None:
 
 
 def test_an_eta_of_a_stock_producer_waits_in_place(site: Site) -> None:
-    """A message that was not delayed waits for its ETA in the queue, not in a worker, and that is no attempt."""
+    """A message that was not delayed waits for its ETA in the queue, not in a worker, and that is not an attempt."""
     with stock_celery(site.server, site.tasks.url) as send_task:
         sent_at = time.time()
         task_id = send_task(f"{TASKS}.add", (30, 3), countdown=6).id

@@ -207,4 +207,4 @@ def test_what_others_read_is_told(sqs_server, pair, dlq):
     """A letter in somebody else's hands cannot be seen, and the command says so."""
     bury(sqs_server, [letter(pair, n) for n in range(2)])
     receive(sqs_server, pair.dlq_url, limit=1)
-    assert "about 1 message could not be seen" in dlq("list").err
+    assert "about 1 message could not be read" in dlq("list").err

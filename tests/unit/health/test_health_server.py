@@ -222,7 +222,7 @@ def test_a_taken_port_names_its_setting():
 
 def test_an_address_of_another_machine_names_its_setting():
     """192.0.2.1 is in no machine (RFC 5737)."""
-    with pytest.raises(SettingsError, match=r"^BRIDGE_HEALTH_HOST=192\.0\.2\.1: is no address of this machine$"):
+    with pytest.raises(SettingsError, match=r"^BRIDGE_HEALTH_HOST=192\.0\.2\.1: is not an address of this machine$"):
         HealthServer("192.0.2.1", free_port())
 
 

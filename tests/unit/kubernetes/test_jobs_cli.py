@@ -293,7 +293,7 @@ def test_clean_deletes_what_ended_long_ago(cluster: Cluster, run: Run) -> None:
         (["requeue", "--all", "--force"], "--force is for Jobs that are named"),
         (["clean", "--older-than", "7d"], "say which: --completed, --failed or both"),
         (["clean", "--completed"], "Missing option '--older-than'"),
-        (["clean", "--completed", "--older-than", "soon"], "is no moment"),
+        (["clean", "--completed", "--older-than", "soon"], "is not a moment"),
         (["list", "--lost"], "No such option"),
         (["requeue", "--all", "--queue-url", "q.fifo"], "must be the URL of a queue"),
     ],

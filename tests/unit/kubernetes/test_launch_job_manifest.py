@@ -114,13 +114,13 @@ def test_what_a_placeholder_becomes(argument: str, body: Any, filled: str) -> No
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("garbage", "asks for {{target}} in spec.template.spec.containers.0.args.0, and the body is no JSON object"),
-        ("[1]", "the body is no JSON object"),
+        ("garbage", "asks for {{target}} in spec.template.spec.containers.0.args.0, and the body is not a JSON object"),
+        ("[1]", "the body is not a JSON object"),
         ('{"other": 1}', "the body has no such field"),
         ('{"target": null}', "the body has no such field"),
         ('{"target": "\\u0000"}', "a character that no argument can hold"),
         ('{"target": "\\ud800"}', "a character that no argument can hold"),
-        ("[" * 100_000, "the body is no JSON object"),
+        ("[" * 100_000, "the body is not a JSON object"),
     ],
 )
 def test_a_message_that_cannot_be_a_job_is_refused(body: str, told: str) -> None:
@@ -150,8 +150,8 @@ def test_a_template_gives_messages_no_more_than_arguments(changed: dict[str, Any
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("", "is no manifest"),
-        ("[a]", "is no manifest"),
+        ("", "is not a manifest"),
+        ("[a]", "is not a manifest"),
         ("a: [", "expected the node content"),
         ("kind: Pod\napiVersion: v1", "must be of apiVersion batch/v1 and kind Job"),
         ("kind: Job\napiVersion: batch/v1", "metadata.name must be a DNS label"),
