@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP) ## S3 events through a real worker, on this machine alone (ARGS=--keep leaves it running)
 	@$(BIN)/brigade demo $(ARGS)
 
-# The tests marked `alone` start dozens of workers themselves, and have the machine to themselves.
+# The tests marked `alone` run one after another, before the others: delivery starts dozens of workers, monitoring shares a bus.
 test: $(STAMP) ## All tests, the fast ones first (ElasticMQ needs Java 17 and Maven; skipped without them)
 ifeq ($(ARGS),)
 	$(SHARED) -m "not servers and not slow"

@@ -13,7 +13,7 @@ from tests.support.servers.sqs import SqsServer
 from tests.support.servers.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq]
 
 MESSAGES = 3_000
 #: A worker that waited for the bus, once a message or for one time-out only, would be slower than this many times.

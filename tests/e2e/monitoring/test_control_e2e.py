@@ -12,7 +12,7 @@ from tests.e2e.monitoring.site import END_SECONDS, Listener, Site, bus_in_this_p
 from tests.support.servers.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq]
 
 
 @pytest.fixture(scope="module")

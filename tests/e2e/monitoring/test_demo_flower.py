@@ -20,7 +20,7 @@ from tests.e2e.monitoring.flower_process import browse, needs_chromium
 from tests.support.servers.redis import RedisServer
 from tests.support.servers.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 #: Set to 1, the picture in the docs is taken anew; a test run otherwise leaves the tree as it is.
 WRITE_PICTURE = "WRITE_FLOWER_PICTURE"

@@ -17,7 +17,7 @@ from tests.e2e.monitoring.site import Listener
 from tests.support.servers.redis import RedisServer
 from tests.support.servers.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def event(kind: str, number: int, **fields: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.support.servers.waiting import wait_until
 
 WAIT_SECONDS = 60.0
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def refused_passwords(redis: RedisServer) -> int:

@@ -19,7 +19,7 @@ from tests.support.servers.port import free_port
 from tests.support.servers.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq]
 
 ENDS = ("deleted", "dead_lettered")
 #: What a person who looks at Flower may be shown too late.

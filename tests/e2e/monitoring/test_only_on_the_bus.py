@@ -13,7 +13,7 @@ from tests.e2e.monitoring.celery_commands import environment, run_all
 from tests.support.servers.redis import RedisServer
 from tests.support.servers.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 WAIT_SECONDS = 60.0
 #: Arguments after ``celery -A bridge``, the exit code, and what is said.

@@ -10,7 +10,7 @@ from tests.e2e.monitoring.site import Site
 from tests.support.servers.sqs import SqsServer
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.elasticmq]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.elasticmq]
 
 
 def test_refused_without_the_client(elasticmq_server: SqsServer, tmp_path: Path) -> None:
